@@ -1,0 +1,46 @@
+"""The receipt of one shard: the dataset *is* its commit records."""
+
+import json
+from dataclasses import asdict, dataclass, field
+
+
+@dataclass(slots=True)
+class Commit:
+    """One block, written. Serialised to `commits/part-00000.json`; the same block gives the same bytes.
+
+    Attributes:
+        block: the shard's name. fingerprint: of the block's sources, config, code and weights.
+        files: path relative to the corpus -> sha256 of its bytes.
+        rows: utterances kept. rate_hz: rate of all the sample counts below.
+        samples_in, samples_kept: counts at `rate_hz`. samples_rejected: the same by reason.
+        rejections: count by reason.
+    """
+
+    block: str
+    fingerprint: str
+    files: dict[str, str]
+    rows: int
+    rate_hz: int
+    samples_in: int
+    samples_kept: int
+    samples_rejected: dict[str, int] = field(default_factory=dict)
+    rejections: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def seconds_in(self) -> float:
+        return self.samples_in / self.rate_hz
+
+    @property
+    def seconds_kept(self) -> float:
+        return self.samples_kept / self.rate_hz
+
+    @property
+    def seconds_rejected(self) -> float:
+        return sum(self.samples_rejected.values()) / self.rate_hz
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Commit":
+        return cls(**json.loads(text))

@@ -1,0 +1,167 @@
+"""One row of a shard: the Parquet schema, field by field, and the conversion from and to an `Utterance`.
+
+`FIELDS` is the documentation, the Arrow schema and the order of the columns in one; `docs/schema.md` is printed from it by
+`python -m schemas.record`. Streams are stored undelayed, un-interleaved and in their own time, so that one corpus serves
+every layout.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from schemas.tokenizer import Tokenizer
+from schemas.utterance import Utterance, Word
+
+_WORD = pa.struct(
+    [
+        ("text", pa.string()),
+        ("start_s", pa.float32()),
+        ("end_s", pa.float32()),
+        ("score", pa.float32()),
+        ("how", pa.string()),
+    ]
+)
+# The struct that Hugging Face `datasets` calls the Audio feature.
+_AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+# uint16 holds every codebook in use (the largest, X-codec 2, has 65,536 entries), and every reader knows it.
+_TOKENS = pa.list_(pa.uint16())
+
+
+@dataclass(frozen=True)
+class Field:
+    """One column: its Arrow type, and what it holds with unit and shape."""
+
+    type: pa.DataType
+    about: str
+    column: bool = False
+    """True where the value lives in `Utterance.columns` rather than in an attribute of its own."""
+
+
+FIELDS: dict[str, Field] = {
+    "id": Field(pa.string(), "16 hexadecimal digits, a hash of source, channel, start and end: unique in the corpus"),
+    "source": Field(pa.string(), "the recording: its path as the config gives it, or the manifest's id"),
+    "channel": Field(pa.int16(), "0-based channel, -1 for the mean of all of them"),
+    "start_s": Field(pa.float64(), "s from the start of the source"),
+    "end_s": Field(pa.float64(), "s from the start of the source"),
+    "duration_s": Field(pa.float64(), "s, `end_s - start_s`"),
+    "language": Field(pa.string(), "ISO 639-1 code, empty where unknown"),
+    "origin": Field(pa.string(), "human or tts"),
+    "split": Field(pa.string(), "train or heldout; all utterances of one recording have the same"),
+    "audio": Field(_AUDIO, "encoded mono audio, at the rate in the file's metadata (16-bit FLAC), path `<id>.flac`"),
+    "text": Field(pa.string(), "the transcript as written"),
+    "text_normalized": Field(pa.string(), "its normal form: Whisper's normalizer for the language"),
+    "asr_model": Field(pa.string(), "recogniser; empty where the text came with the audio", True),
+    "asr_avg_logprob": Field(pa.float32(), "mean log-probability of the text's tokens", True),
+    "asr_no_speech_prob": Field(pa.float32(), "probability of no speech", True),
+    "asr_compression_ratio": Field(pa.float32(), "length of the text over its zlib length", True),
+    "asr_temperature": Field(pa.float32(), "sampling temperature that gave the text", True),
+    "words": Field(
+        pa.list_(_WORD),
+        "[W] written words: s from the start of the utterance, score 0..1, how = ctc|gmm|wildcard|interpolated|given",
+    ),
+    "align_score": Field(pa.float32(), "mean score of the words, 0..1", True),
+    "units": Field(_TOKENS, "[U] SSL units without repeats"),
+    "unit_run_lengths": Field(_TOKENS, "[U] frames that each unit lasts; they sum to the frame count"),
+    "codec_codes": Field(pa.list_(_TOKENS), "[K, T] codec codes, codebook by codebook, undelayed"),
+    "taste_codes": Field(pa.list_(_TOKENS), "[W, R] one tuple of codes for each word"),
+    "speaker": Field(pa.string(), "speaker's name, empty where unknown", True),
+    "speaker_embedding": Field(pa.list_(pa.float32()), "[D] empty where the stage did not run"),
+    "quality_snr_db": Field(pa.float32(), "dB, speech over the quietest tenth of the frames", True),
+    "quality_peak": Field(pa.float32(), "largest absolute sample, 0..1", True),
+    "quality_clipped_share": Field(pa.float32(), "share of samples at full scale", True),
+    "quality_rms_db": Field(pa.float32(), "dB relative to full scale", True),
+    "quality_bandwidth_hz": Field(pa.float32(), "Hz under which 99 % of the energy lies", True),
+    "quality_chars_per_s": Field(pa.float32(), "letters of the transcript a second", True),
+    "dialogue_id": Field(pa.string(), "conversation, empty outside one", True),
+    "turn": Field(pa.int32(), "0-based turn in the conversation, -1 outside one", True),
+    "role": Field(pa.string(), "user, assistant or empty", True),
+    "group_id": Field(pa.string(), "ties the channels of one recording together: the source", True),
+}
+
+_EMPTY: dict[pa.DataType, Any] = {pa.string(): "", pa.float32(): None, pa.int32(): -1}
+
+STREAMS = {"units": "units", "codec": "codec_codes", "taste": "taste_codes"}
+"""Tokenizer kind -> its column."""
+
+
+def schema(rate_hz: int, tokenizers: Mapping[str, Tokenizer], version: int) -> pa.Schema:
+    """Arrow schema of a shard, with the tokenizers' cards (key `antiphon`) and the Audio feature (key `huggingface`)."""
+    fields = pa.schema([pa.field(name, field.type) for name, field in FIELDS.items()])
+    cards = {kind: tokenizers[kind].as_json() for kind in sorted(tokenizers)}
+    ours = {"schema_version": version, "rate_hz": rate_hz, "tokenizers": cards}
+    features = {name: _feature(field.type) for name, field in FIELDS.items()}
+    features["audio"] = {"sampling_rate": rate_hz, "_type": "Audio"}
+    return fields.with_metadata(
+        {"antiphon": json.dumps(ours, sort_keys=True), "huggingface": json.dumps({"info": {"features": features}})}
+    )
+
+
+def _feature(kind: pa.DataType) -> Any:
+    """The Hugging Face `datasets` feature, as JSON, of an Arrow type."""
+    if pa.types.is_struct(kind):
+        return {kind.field(i).name: _feature(kind.field(i).type) for i in range(kind.num_fields)}
+    if pa.types.is_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "List"}
+    names = {"double": "float64", "float": "float32"}
+    return {"dtype": names.get(str(kind), str(kind)), "_type": "Value"}
+
+
+def to_row(utterance: Utterance, flac: bytes, text_normalized: str = "") -> dict[str, Any]:
+    """The row of an utterance whose audio is already encoded."""
+    u = utterance
+    row: dict[str, Any] = {name: _EMPTY.get(field.type) for name, field in FIELDS.items() if field.column}
+    row |= {name: value for name, value in u.columns.items() if name in FIELDS}
+    for name in ("id", "source", "channel", "start_s", "end_s", "duration_s", "language", "origin", "split", "text"):
+        row[name] = getattr(u, name)
+    row["text_normalized"] = text_normalized
+    row["audio"] = {"bytes": flac, "path": f"{u.id}.flac"}
+    row["words"] = [
+        {"text": w.text, "start_s": w.start_s, "end_s": w.end_s, "score": w.score, "how": w.how} for w in u.words
+    ]
+    for name in ("units", "unit_run_lengths", "codec_codes", "taste_codes"):
+        row[name] = None if getattr(u, name) is None else getattr(u, name).tolist()
+    row["speaker_embedding"] = []
+    unknown = sorted(set(u.columns) - set(FIELDS))
+    if unknown:
+        raise KeyError(f"{u.id}: columns that the schema does not have: {', '.join(unknown)}")
+    return {name: row[name] for name in FIELDS}
+
+
+def from_row(row: Mapping[str, Any], samples: np.ndarray, rate_hz: int) -> Utterance:
+    """The utterance of a row; the inverse of `to_row` up to the encoding of the audio and float32 rounding."""
+    start = round(row["start_s"] * rate_hz)
+    utterance = Utterance(
+        row["source"],
+        row["channel"],
+        start,
+        round(row["end_s"] * rate_hz),
+        samples,
+        rate_hz,
+        language=row["language"],
+        origin=row["origin"],
+        split=row["split"],
+        text=row["text"],
+        words=[Word(**word) for word in row["words"] or []],
+    )
+    for name in ("units", "unit_run_lengths", "codec_codes", "taste_codes"):
+        if row.get(name) is not None:
+            setattr(utterance, name, np.asarray(row[name], dtype=np.int64))
+    utterance.columns = {
+        name: row[name] for name, field in FIELDS.items() if field.column and row.get(name) not in (None, "")
+    }
+    return utterance
+
+
+def markdown() -> str:
+    """`docs/schema.md`: a table of the columns."""
+    lines = ["| column | type | what |", "|---|---|---|"]
+    lines += [f"| `{name}` | `{field.type}` | {field.about.replace('|', ' ')} |" for name, field in FIELDS.items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from schemas.rejection import Reason, Rejection
+from schemas.tokenizer import Tokenizer
 from schemas.utterance import Utterance
 
 
@@ -51,6 +52,7 @@ class Block:
         pieces: what it is made of. utterances: what is kept so far, ordered by (source, channel, start).
         rejections: what was turned away so far.
         samples_in: samples at `rate_hz`, over all channels, that decode took in, what it then rejected included.
+        tokenizers: kind -> card of each token stream that a stage has written.
         stage_s: seconds of compute by stage (for the log; never in the shard, whose bytes must not depend on it).
     """
 
@@ -60,6 +62,7 @@ class Block:
     utterances: list[Utterance] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
     samples_in: int = 0
+    tokenizers: dict[str, Tokenizer] = field(default_factory=dict)
     stage_s: dict[str, float] = field(default_factory=dict)
 
     @property

@@ -20,6 +20,9 @@ class _StageDoFn(beam.DoFn):
         started = time.perf_counter()
         block = self._stage(block)
         block.stage_s[self._stage.name] = block.stage_s.get(self._stage.name, 0.0) + time.perf_counter() - started
+        card = self._stage.tokenizer()
+        if card is not None:
+            block.tokenizers[card.kind] = card
         yield block
 
 

@@ -47,4 +47,3 @@ def run(
         for stage in stages:
             planned = planned | Apply(stage)
         _ = planned | "commit" >> beam.ParDo(_CommitDoFn(out, fingerprints, formats))
-

@@ -25,11 +25,12 @@ from typing import Any
 
 from pipeline import files, shards
 from schemas import Block, Commit
+from schemas.errors import UserError
 
 _FOLDERS = {"parquet": ("data", ".parquet"), "webdataset": ("wds", ".tar")}
 
 
-class CorpusBusy(RuntimeError):
+class CorpusBusy(UserError):
     """Another run is writing to the corpus."""
 
 
@@ -142,4 +143,6 @@ class Store:
                 raise
             notes = sorted(n for n in os.listdir(self.root) if n.startswith(".run-"))
             who = ", ".join(files.read(self.path(n)).decode() for n in notes) or "another process"
-            raise CorpusBusy(f"{self.root}: {who} is writing to this corpus; wait for it, or choose another folder") from None
+            raise CorpusBusy(
+                f"{self.root}: {who} is writing to this corpus; wait for it, or choose another folder"
+            ) from None

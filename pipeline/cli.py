@@ -1,0 +1,157 @@
+"""The command line: `antiphon COMMAND`. Only the parser lives here, so that `--help` answers at once."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+_EPILOG = """\
+the usual way:
+  antiphon pull whisper-tiny silero-vad             fetch weights by name, checked by hash
+  antiphon prepare configs/demo.yaml --out corpus   raw speech in, shards out
+  antiphon status corpus                            hours in, kept, rejected, and why
+  antiphon train configs/demo.yaml --corpus corpus --out model
+  antiphon speak model --text "Good morning" --out hello.wav
+"""
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, slash, of = text.partition("/")
+    if not (slash and number.isdigit() and of.isdigit() and int(number) < int(of)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not i/n with 0 <= i < n, such as 0/8")
+    return int(number), int(of)
+
+
+def _config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG", help="YAML file; `antiphon config` prints every field")
+    parser.add_argument(
+        "--set",
+        dest="assignments",
+        metavar="A.B=C",
+        action="append",
+        default=[],
+        help="set one field of the config (the value is YAML); may be given many times",
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line. Unknown options of `prepare`, `retry` and `dialogues` are handed to Beam."""
+    top = argparse.ArgumentParser(
+        prog="antiphon",
+        description="Raw speech in, aligned and tokenized speech-text shards out, and a hybrid language model trained on them.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, about: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
+
+    command("doctor", "check this machine: versions, weights, disk, known traps")
+
+    p = command("pull", "fetch weights by name: checked by hash, converted, kept in the cache")
+    p.add_argument("names", metavar="NAME", nargs="*", help="names from the list; without one, print the list")
+    p.add_argument("--check", action="store_true", help="check what is there against the table instead of fetching")
+
+    p = command("config", "print every field of the config, its default and what it does")
+    p.add_argument("section", nargs="?", metavar="SECTION", help="only this section, such as segment")
+
+    p = command("plan", "print what would be made of the sources: blocks, pieces and seconds, as JSON lines")
+    _config(p)
+
+    p = command("prepare", "make a corpus: raw speech in, aligned and tokenized shards out")
+    _config(p)
+    p.add_argument(
+        "--out", required=True, metavar="CORPUS", help="folder (or gs:// prefix) of the corpus; run again to go on"
+    )
+    p.add_argument(
+        "--blocks", type=_part, metavar="I/N", help="only every N-th block, from block I: N processes share the work"
+    )
+    p.add_argument("--dry-run", action="store_true", help="print the plan, the hours and the models, and touch nothing")
+
+    p = command("status", "how far a corpus is: blocks, hours in, kept and rejected, speed of each stage")
+    p.add_argument("corpus", metavar="CORPUS")
+    p.add_argument("--json", action="store_true", help="as one JSON object")
+
+    p = command("retry", "make the blocks again that hold rejections a repair may have cured")
+    _config(p)
+    p.add_argument("--out", required=True, metavar="CORPUS")
+    p.add_argument(
+        "--reason", action="append", default=[], help="only blocks rejected for this reason; may be given many times"
+    )
+
+    p = command("inspect", "look at rows: words with their times, tokens, measures")
+    p.add_argument("corpus", metavar="CORPUS")
+    p.add_argument("--id", help="one row, by its id or the start of it")
+    p.add_argument("--rows", type=int, default=5, help="how many rows (default 5)")
+    p.add_argument("--rejected", action="store_true", help="the rejections instead of the rows")
+    p.add_argument("--wav", metavar="FILE", help="with --id: write the row's audio to this file")
+
+    p = command("fit", "fit a tokenizer on the audio of a corpus")
+    p.add_argument("what", choices=["units", "codec", "taste"])
+    p.add_argument("corpus", metavar="CORPUS")
+    p.add_argument("--out", required=True, metavar="FILE", help="the .safetensors file to write (taste: a folder)")
+    p.add_argument(
+        "--set", dest="assignments", metavar="A=C", action="append", default=[], help="set one option of the fit"
+    )
+
+    p = command("dialogues", "make a corpus of synthetic spoken dialogues (text LLM and TTS)")
+    _config(p)
+    p.add_argument("--out", required=True, metavar="CORPUS")
+    p.add_argument("--blocks", type=_part, metavar="I/N", help="only every N-th block, from block I")
+
+    p = command("train", "train a hybrid speech-text LM on a corpus; run again to resume")
+    _config(p)
+    p.add_argument("--corpus", required=True, metavar="CORPUS", action="append", help="may be given many times")
+    p.add_argument("--out", required=True, metavar="FOLDER", help="checkpoints and log; run again to resume")
+
+    p = command("evaluate", "held-out loss of each stream")
+    p.add_argument("checkpoint", metavar="CHECKPOINT")
+    p.add_argument("corpus", metavar="CORPUS")
+    p.add_argument("--json", action="store_true", help="as one JSON object")
+
+    p = command("speak", "let a trained model go on from a prompt, and write what it says as text and sound")
+    p.add_argument("checkpoint", metavar="CHECKPOINT")
+    p.add_argument("--text", default="", help="what it shall say first")
+    p.add_argument("--out", required=True, metavar="WAV", help="the wav file to write")
+    p.add_argument("--max-s", type=float, default=8.0, help="seconds of speech at the most (default 8)")
+    p.add_argument("--seed", type=int, default=0, help="the same seed says the same (default 0)")
+    p.add_argument(
+        "--temperature", type=float, default=0.8, help="of sampling; 0 takes the likeliest token (default 0.8)"
+    )
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns its exit code: 0 done, 1 done but failed its limits, 2 wrong use, 130 interrupted."""
+    top = parser()
+    args, rest = top.parse_known_args(argv)
+    if rest and args.command not in ("prepare", "retry", "dialogues"):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    args.beam = rest
+    from pipeline import commands
+    from schemas.errors import UserError
+
+    try:
+        return commands.run(args)
+    except UserError as error:
+        print(f"antiphon {args.command}: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `antiphon ... | head`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return 0
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"antiphon {args.command}: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            f"\nantiphon {args.command}: interrupted; what is committed stays, and the same command goes on",
+            file=sys.stderr,
+        )
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

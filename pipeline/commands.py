@@ -1,0 +1,188 @@
+"""What each command does, once its arguments are parsed. Each imports what it needs, and no more."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from schemas.errors import UserError
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the parsed command and return its exit code. Raises UserError for what a person can mend."""
+    return COMMANDS[args.command](args)
+
+
+def doctor(args: argparse.Namespace) -> int:
+    from pipeline.doctor import run_doctor
+
+    return run_doctor()
+
+
+def pull(args: argparse.Namespace) -> int:
+    from pipeline.weights import run_pull
+
+    return run_pull(args.names, check=args.check)
+
+
+def config(args: argparse.Namespace) -> int:
+    from pipeline.config import Config, help_text
+
+    text = help_text(Config)
+    if args.section:
+        if args.section not in Config.model_fields:
+            raise UserError(f"no section {args.section!r}; there are {', '.join(Config.model_fields)}")
+        lines = text.splitlines()
+        wanted = (f"{args.section}:", f"  {args.section}.", f"  {args.section} =")
+        keep = False
+        picked = []
+        for line in lines:
+            keep = line.startswith(wanted) or (keep and line.startswith("      "))
+            picked += [line] if keep else []
+        text = "\n".join(picked)
+    print(text.strip("\n"))
+    return 0
+
+
+def plan(args: argparse.Namespace) -> int:
+    from pipeline.config import load
+    from pipeline.plan import write_plan
+    from pipeline.prepare import plan_of
+
+    print(write_plan(plan_of(load(args.config, args.assignments))), end="")
+    return 0
+
+
+def prepare(args: argparse.Namespace) -> int:
+    from pipeline.config import load
+    from pipeline.prepare import plan_of, stages_of
+    from pipeline.prepare import prepare as make
+
+    settings = load(args.config, args.assignments)
+    blocks = plan_of(settings)
+    stages = stages_of(settings)
+    if args.dry_run:
+        return _dry_run(settings, blocks, stages)
+    return _finish(settings, make(settings, blocks, stages, args.out, part=args.blocks, beam_args=args.beam), args)
+
+
+def dialogues(args: argparse.Namespace) -> int:
+    from pipeline.config import load
+    from pipeline.dialogues import plan_dialogues
+    from pipeline.prepare import dialogue_stages_of
+    from pipeline.prepare import prepare as make
+
+    settings = load(args.config, args.assignments)
+    blocks = plan_dialogues(settings.dialogues, rate_hz=settings.decode.rate_hz)
+    stages = dialogue_stages_of(settings)
+    return _finish(settings, make(settings, blocks, stages, args.out, part=args.blocks, beam_args=args.beam), args)
+
+
+def retry(args: argparse.Namespace) -> int:
+    from pipeline.config import load
+    from pipeline.prepare import RETRIABLE, blocks_to_retry, plan_of, stages_of
+    from pipeline.prepare import prepare as make
+    from pipeline.store import Store
+    from schemas import Reason
+
+    settings = load(args.config, args.assignments)
+    unknown = sorted(set(args.reason) - {reason.value for reason in Reason})
+    if unknown:
+        raise UserError(f"no reason {unknown[0]!r}; there are {', '.join(r.value for r in Reason)}")
+    again = blocks_to_retry(Store(args.out), args.reason or [reason.value for reason in RETRIABLE])
+    print(f"{len(again)} blocks to make again", file=sys.stderr)
+    blocks, stages = plan_of(settings), stages_of(settings)
+    summary = make(settings, blocks, stages, args.out, redo=lambda b: b.name in again, beam_args=args.beam)
+    return _finish(settings, summary, args)
+
+
+def _dry_run(settings: Any, blocks: list[Any], stages: list[Any]) -> int:
+    from pipeline.weights import describe_needed
+
+    pieces = [piece for block in blocks for piece in block.pieces]
+    seconds = sum(piece.declared_s for piece in pieces)
+    print(f"{len({piece.uri for piece in pieces})} files, {len(pieces)} pieces, {len(blocks)} blocks")
+    print(f"{seconds / 3600:.2f} h of audio by the headers")
+    print(f"written as {', '.join(settings.write.formats)}")
+    print("stages: " + " > ".join(stage.name for stage in stages))
+    for line in describe_needed(stages):
+        print(line)
+    return 0
+
+
+def _finish(settings: Any, summary: Any, args: argparse.Namespace) -> int:
+    from pipeline.status import describe
+
+    print(describe(summary))
+    print(f"corpus: {args.out}")
+    if summary.done == summary.blocks and summary.rejected_share > settings.limits.max_rejected_share:
+        worst = sorted(summary.rejected.items(), key=lambda item: -item[1])[:3]
+        reasons = ", ".join(f"{reason} {seconds:.1f} s" for reason, seconds in worst)
+        print(
+            f"antiphon {args.command}: {summary.rejected_share:.1%} of the seconds were rejected, more than "
+            f"limits.max_rejected_share = {settings.limits.max_rejected_share:.1%}; most for: {reasons}. "
+            f"`antiphon inspect {args.out} --rejected` shows them",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def status(args: argparse.Namespace) -> int:
+    from pipeline.status import run_status
+
+    return run_status(args.corpus, as_json=args.json)
+
+
+def inspect(args: argparse.Namespace) -> int:
+    from pipeline.inspect import run_inspect
+
+    return run_inspect(args.corpus, row_id=args.id, rows=args.rows, rejected=args.rejected, wav=args.wav)
+
+
+def fit(args: argparse.Namespace) -> int:
+    from pipeline.fit import run_fit
+
+    return run_fit(args.what, args.corpus, args.out, args.assignments)
+
+
+def train(args: argparse.Namespace) -> int:
+    from pipeline.config import load
+    from pipeline.train import run_train
+
+    return run_train(load(args.config, args.assignments).train, args.corpus, args.out)
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    from training.evaluate import evaluate as held_out
+    from training.evaluate import table
+
+    report = held_out(args.checkpoint, args.corpus)
+    print(json.dumps(report, indent=1) if args.json else table(report))
+    return 0
+
+
+def speak(args: argparse.Namespace) -> int:
+    from pipeline.speak import speak as say
+
+    spoken = say(args.checkpoint, args.text, args.out, max_s=args.max_s, seed=args.seed, temperature=args.temperature)
+    print(spoken)
+    return 0
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "doctor": doctor,
+    "pull": pull,
+    "config": config,
+    "plan": plan,
+    "prepare": prepare,
+    "status": status,
+    "retry": retry,
+    "inspect": inspect,
+    "fit": fit,
+    "dialogues": dialogues,
+    "train": train,
+    "evaluate": evaluate,
+    "speak": speak,
+}

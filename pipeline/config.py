@@ -1,0 +1,164 @@
+"""The config: one YAML file, typed, every mistake reported at once, every field also settable as `--set a.b=c`."""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from pipeline.dialogues import DialogueOptions
+from pipeline.plan import PlanOptions
+from schemas.errors import UserError
+from training.options import TrainOptions
+from transforms.align.stage import AlignOptions
+from transforms.codec.stage import CodecOptions
+from transforms.decode import DecodeOptions
+from transforms.filter import FilterOptions
+from transforms.measure import MeasureOptions
+from transforms.options import Options
+from transforms.segment import SegmentOptions
+from transforms.taste.stage import TasteOptions
+from transforms.transcribe.stage import TranscribeOptions
+from transforms.units.stage import UnitsOptions
+
+
+class ConfigError(UserError):
+    """A config that cannot be used. `str()` lists every mistake, one a line."""
+
+
+class WriteOptions(Options):
+    """What a shard is written as."""
+
+    formats: tuple[Literal["parquet", "webdataset"], ...] = Field(("parquet",), min_length=1)
+    """"parquet" (with the Hugging Face Audio feature), "webdataset" (tar), or both."""
+
+
+class LimitOptions(Options):
+    """When a run has failed although every block was committed."""
+
+    max_rejected_share: float = Field(0.95, ge=0, le=1)
+    """Share of the seconds in that may be rejected, silence between utterances included, before the run counts as failed."""
+
+
+class Config(Options):
+    """Everything that decides what a corpus holds. A token stage set to `null` is left out."""
+
+    sources: tuple[str, ...] = ()
+    """Files, folders, globs and `.jsonl` manifests; relative paths are from the working folder. `gs://` works with `[gcp]`."""
+    plan: PlanOptions = PlanOptions()
+    decode: DecodeOptions = DecodeOptions()
+    segment: SegmentOptions = SegmentOptions()
+    transcribe: TranscribeOptions = TranscribeOptions()
+    align: AlignOptions = AlignOptions()
+    measure: MeasureOptions = MeasureOptions()
+    filter: FilterOptions = FilterOptions()
+    units: UnitsOptions | None = UnitsOptions()
+    codec: CodecOptions | None = CodecOptions()
+    taste: TasteOptions | None = TasteOptions()
+    write: WriteOptions = WriteOptions()
+    limits: LimitOptions = LimitOptions()
+    dialogues: DialogueOptions = DialogueOptions()
+    train: TrainOptions = TrainOptions()
+
+    def corpus(self) -> dict[str, Any]:
+        """The part that a corpus depends on, JSON-able: all but `train`."""
+        return self.model_dump(mode="json", exclude={"train"})
+
+
+def load(path: str | None, assignments: Sequence[str] = ()) -> Config:
+    """Read a YAML config and apply `a.b=c` assignments (values are YAML). Raises ConfigError with every mistake."""
+    mistakes: list[str] = []
+    values: Any = {}
+    if path is not None:
+        try:
+            with open(path, encoding="utf-8") as stream:
+                values = yaml.safe_load(stream) or {}
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror or error}") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(values, dict):
+            raise ConfigError(
+                f"{path}: the top level must be a mapping such as `sources: [...]`, not {type(values).__name__}"
+            )
+    for assignment in assignments:
+        try:
+            _assign(values, assignment)
+        except ValueError as error:
+            mistakes.append(f"--set {assignment}: {error}")
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        mistakes += [_explain(e, path or "config") for e in error.errors()]
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return config
+
+
+def _assign(values: dict[str, Any], assignment: str) -> None:
+    name, equals, text = assignment.partition("=")
+    if not equals or not all(name.split(".")):
+        raise ValueError("write it as section.field=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"not a YAML value: {' '.join(str(error).split())}") from None
+    *sections, field = name.split(".")
+    for section in sections:
+        inner = values.get(section)
+        values[section] = inner if isinstance(inner, dict) else {}
+        values = values[section]
+    values[field] = value
+
+
+def _explain(error: Mapping[str, Any], path: str) -> str:
+    """One pydantic error as a line that names the field, what is wrong with it and what it was."""
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        *parents, name = error["loc"]
+        near = difflib.get_close_matches(str(name), _names(parents), n=1, cutoff=0.5)
+        hint = f"; did you mean {'.'.join([*map(str, parents), near[0]])}?" if near else ""
+        return f"{path}: {where}: there is no such field{hint}"
+    return f"{path}: {where}: {error['msg']} (it is {error['input']!r:.80})"
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    for kind in getattr(annotation, "__args__", (annotation,)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield kind
+
+
+def _names(parents: Sequence[Any]) -> list[str]:
+    """Field names of the section at `parents`."""
+    model: type[BaseModel] = Config
+    for name in parents:
+        field = model.model_fields.get(str(name))
+        found = list(_models(field.annotation)) if field else []
+        if not found:
+            return []
+        model = found[0]
+    return list(model.model_fields)
+
+
+def help_text(model: type[BaseModel] = Config, prefix: str = "") -> str:
+    """Every field with its default and what it does, one a paragraph, for `antiphon config`."""
+    lines = []
+    for name, field in model.model_fields.items():
+        inner = list(_models(field.annotation))
+        if inner:
+            about = " ".join((inner[0].__doc__ or "").split())
+            lines.append(f"\n{prefix}{name}: {about}")
+            lines.append(help_text(inner[0], f"{prefix}{name}."))
+        else:
+            default = (
+                "required" if field.is_required() else yaml.safe_dump(_plain(field.default), default_flow_style=True)
+            )
+            about = " ".join((field.description or "").split())
+            lines.append(f"  {prefix}{name} = {default.removesuffix(chr(10)).removesuffix('...').strip()}")
+            lines.append(f"      {about}")
+    return "\n".join(line for line in lines if line)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

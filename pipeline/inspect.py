@@ -1,0 +1,96 @@
+"""`antiphon inspect`: rows of a corpus, for people to read."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pipeline import files
+from pipeline.store import Store
+from schemas import record as records
+from schemas.errors import UserError
+
+
+def read_rows(corpus: str, folder: str = "data") -> Iterator[dict[str, Any]]:
+    """Rows of the committed Parquet shards (`data`) or of the rejections (`rejected`), in order.
+
+    Raises UserError where the corpus has no such files.
+    """
+    import io
+
+    store = Store(corpus)
+    found = False
+    for commit in store.commits().values():
+        for name in commit.files:
+            if name.startswith(f"{folder}/"):
+                found = True
+                yield from pq.read_table(io.BytesIO(files.read(store.path(*name.split("/"))))).to_pylist()
+    if not found:
+        raise UserError(f"{corpus}: no committed Parquet shard in {folder}/; was it written as webdataset only?")
+
+
+def describe_row(row: Mapping[str, Any]) -> str:
+    """A row as a paragraph: where it comes from, its words with their times, its tokens, its measures."""
+    lines = [
+        f"{row['id']}  {row['source']} [{row['start_s']:.2f} .. {row['end_s']:.2f} s] "
+        f"{row['duration_s']:.2f} s  {row['language']} {row['origin']} {row['split']}",
+        f"  text   {_clean(row['text'])}",
+        "  words  "
+        + " ".join(f"{_clean(w['text'])}|{w['start_s']:.2f}-{w['end_s']:.2f}|{w['how']}" for w in row["words"]),
+    ]
+    if row["units"] is not None:
+        frames = sum(row["unit_run_lengths"])
+        lines.append(f"  units  {len(row['units'])} of {frames} frames: {_head(row['units'])}")
+    if row["codec_codes"] is not None:
+        books = row["codec_codes"]
+        lines.append(f"  codec  {len(books)} x {len(books[0])}: " + " | ".join(_head(book, 6) for book in books[:4]))
+    if row["taste_codes"] is not None:
+        lines.append("  taste  " + " ".join("/".join(map(str, codes)) for codes in row["taste_codes"][:8]))
+    measures = [n for n, field in records.FIELDS.items() if field.column and isinstance(row[n], float)]
+    lines.append("  " + "  ".join(f"{name} {row[name]:.3g}" for name in measures))
+    return "\n".join(lines)
+
+
+def _head(values: Sequence[int], count: int = 16) -> str:
+    return " ".join(map(str, values[:count])) + (" ..." if len(values) > count else "")
+
+
+def _clean(text: str) -> str:
+    """Control characters (of a hostile file name or transcript) shown, not sent to the terminal."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def run_inspect(corpus: str, row_id: str | None, rows: int, rejected: bool, wav: str | None) -> int:
+    """Print rows or rejections, or write one row's audio to a wav file."""
+    if rejected:
+        for found in read_rows(corpus, "rejected"):
+            print(
+                f"{found['reason']:<14} {found['stage']:<10} {_clean(found['source'])} "
+                f"[{found['start_s']:.2f} .. {found['end_s']:.2f} s] {_clean(found['detail'])}"
+            )
+        return 0
+    shown = 0
+    for row in read_rows(corpus):
+        if row_id and not row["id"].startswith(row_id):
+            continue
+        print(describe_row(row), end="\n\n")
+        if wav:
+            if not row_id:
+                raise UserError("--wav writes one row: name it with --id")
+            _write_wav(row["audio"]["bytes"], wav)
+        shown += 1
+        if shown >= rows or (wav and row_id):
+            break
+    if row_id and not shown:
+        raise UserError(f"{corpus}: no row whose id starts with {row_id}")
+    return 0
+
+
+def _write_wav(flac: bytes, path: str) -> None:
+    import io
+
+    import soundfile
+
+    samples, rate_hz = soundfile.read(io.BytesIO(flac), dtype="int16")
+    soundfile.write(path, samples, rate_hz)
+    print(f"audio: {path}")

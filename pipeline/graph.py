@@ -36,13 +36,9 @@ def run(
 
     Args:
         fingerprints: block name -> fingerprint, for the commit records.
-        beam_args: Beam's own options, such as `--runner=DataflowRunner`. The in-process runner is named outright by default:
-            `DirectRunner` tries to download another engine first and falls back in silence.
+        beam_args: Beam's own options, as `pipeline.runners.complete` gives them.
     """
-    args = list(beam_args)
-    if not any(arg.startswith("--runner") for arg in args):
-        args.append("--runner=FnApiRunner")
-    with beam.Pipeline(options=PipelineOptions(args)) as pipeline:
+    with beam.Pipeline(options=PipelineOptions(list(beam_args))) as pipeline:
         planned = pipeline | "plan" >> beam.Create(list(blocks)) | "one worker each" >> beam.Reshuffle()
         for stage in stages:
             planned = planned | Apply(stage)

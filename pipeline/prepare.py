@@ -14,6 +14,7 @@ import yaml
 
 from pipeline import files
 from pipeline.config import Config
+from pipeline.runners import complete
 from pipeline.store import Store
 from schemas import SCHEMA_VERSION, Block, Commit, Reason
 from transforms.align.stage import Align
@@ -110,6 +111,7 @@ def prepare(
     from pipeline.plan import write_plan
 
     started = time.monotonic()
+    engine = complete(beam_args, out, blocks)
     store = Store(out)
     formats = sorted(config.write.formats)
     expected = {block.name: fingerprint(block, stages, formats) for block in blocks}
@@ -131,7 +133,7 @@ def prepare(
             say(f"{len(mine) - len(todo)} of {len(mine)} blocks are committed already")
         if todo:
             with _progress(store, todo, started, say):
-                run(todo, stages, out, expected, formats, beam_args)
+                run(todo, stages, out, expected, formats, engine)
         return summarise(store.commits(), len(blocks), time.monotonic() - started)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from transforms.weights.table import stored_name
+from transforms.weights.table import model, stored_name
 
 _SUFFIXES = ("", ".safetensors", ".pt", ".onnx", ".npz")
 
@@ -53,6 +53,10 @@ def locate(name: str) -> Weight:
             if path.exists():
                 return Weight(name, path)
     places = ", ".join(map(str, search_folders()))
+    try:
+        model(name)
+    except ValueError as error:
+        raise MissingWeights(name, f"{name}: no such file or folder, nor in {places}; and {error}") from None
     raise MissingWeights(name, f"{name}: no such weights in {places}; bring them with `antiphon pull {name}`")
 
 

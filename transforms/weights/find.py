@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from transforms.weights.table import model, stored_name
+from schemas.errors import UserError
+from transforms.weights.table import UnknownWeights, model, stored_name
 
 _SUFFIXES = ("", ".safetensors", ".pt", ".onnx", ".npz")
 
 
-class MissingWeights(FileNotFoundError):
+class MissingWeights(UserError):
     """Weights that a stage asks for are not on this machine. The message names the command that brings them."""
 
     def __init__(self, name: str, message: str) -> None:
@@ -55,7 +56,7 @@ def locate(name: str) -> Weight:
     places = ", ".join(map(str, search_folders()))
     try:
         model(name)
-    except ValueError as error:
+    except UnknownWeights as error:
         raise MissingWeights(name, f"{name}: no such file or folder, nor in {places}; and {error}") from None
     raise MissingWeights(name, f"{name}: no such weights in {places}; bring them with `antiphon pull {name}`")
 

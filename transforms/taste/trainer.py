@@ -1,0 +1,143 @@
+"""The tokenizer and its decoder, one step of each stage of fitting, and how well they do on what was kept out."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from transforms.taste import examples as ex
+from transforms.taste.aggregator import word_mean
+from transforms.taste.decoder import IGNORE, SpeechDecoder, targets
+from transforms.taste.model import TasteTokenizer
+from transforms.taste.options import FitTasteOptions
+
+Mode = Literal["text", "plain", "quantised"]
+"""What the decoder gets beside the text: nothing, word vectors, or their codes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Sums over predicted units, and what they come to."""
+
+    units: int = 0
+    loss: float = 0.0
+    top1: int = 0
+    top5: int = 0
+
+    @classmethod
+    def of(cls, logits: Tensor, target: Tensor) -> "Scores":
+        """Those of `[n, C]` logits for `[n]` targets."""
+        best = logits.topk(5, dim=-1).indices == target[:, None]
+        loss = float(F.cross_entropy(logits, target, reduction="sum"))
+        return cls(len(target), loss, int(best[:, 0].sum()), int(best.any(dim=1).sum()))
+
+    def __add__(self, other: "Scores") -> "Scores":
+        return Scores(self.units + other.units, self.loss + other.loss, self.top1 + other.top1, self.top5 + other.top5)
+
+    def figures(self) -> dict[str, float]:
+        """Means over the predicted units: the loss in nats, and how often the unit is the first or among the first five."""
+        n = max(1, self.units)
+        return {"loss": round(self.loss / n, 4), "top1": round(self.top1 / n, 4), "top5": round(self.top5 / n, 4)}
+
+
+class Pass(NamedTuple):
+    """What one batch gives.
+
+    Attributes:
+        loss: of units and run lengths. commitment: of the quantiser. scores: of the units.
+        indices: int64 `[words in the batch, R]`; `[0, 0]` where nothing was quantised.
+    """
+
+    loss: Tensor
+    commitment: Tensor
+    scores: Scores
+    indices: Tensor
+
+
+class Trainer:
+    """The tokenizer, the decoder, and one step of each stage."""
+
+    def __init__(self, model: TasteTokenizer, options: FitTasteOptions, units_per_token: float) -> None:
+        self.model, self.options = model, options
+        self.decoder = SpeechDecoder(model.dim, options.n_units, units_per_token=units_per_token).to(model.device)
+        self.generator = torch.Generator().manual_seed(options.seed)
+        self.prefix = model.prefix(options.language)
+        # The codebooks follow their input by moving averages, so what makes that input must move slowly.
+        slow = [p for part in (model.aggregator, model.quantiser) for p in part.parameters() if p.requires_grad]
+        groups = [
+            {"params": list(self.decoder.parameters()), "lr": options.learning_rate},
+            {"params": slow, "lr": options.tokenizer_learning_rate},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
+        total = options.steps_text + options.steps_plain + options.steps_quantised
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: _cosine(step, total))
+
+    def word_vectors(self, batch: ex.Batch) -> Tensor:
+        """`[words in the batch, D]`, before quantisation."""
+        batch = batch.to(self.model.device)
+        vectors = self.model.aggregator(self.prefix, batch.ids, batch.keys, batch.values, batch.heard)
+        return word_mean(vectors[batch.valid], batch.word_ids, batch.n_words)
+
+    def predict(self, batch: ex.Batch, mode: Mode) -> Pass:
+        """Teacher-forced predictions of a batch's units and run lengths."""
+        batch = batch.to(self.model.device)
+        text = self.model.aggregator.embedding(batch.ids)
+        codes, commitment, indices = None, text.new_zeros(()), torch.zeros(0, 0, dtype=torch.long)
+        if mode != "text":
+            words = self.word_vectors(batch)
+            if mode == "quantised":
+                words, indices, commitment = self.model.quantiser(words, self.generator)
+            codes = text.new_zeros(text.shape).index_put((batch.valid,), words[batch.word_ids])
+        unit_logits, run_logits = self.decoder(text, codes, batch.valid, batch.units, batch.runs)
+        units, runs = targets(batch.units, batch.runs, batch.lengths, self.decoder.n_units)
+        unit_logits, units = unit_logits[units != IGNORE], units[units != IGNORE]
+        loss = F.cross_entropy(unit_logits, units) + F.cross_entropy(run_logits.flatten(0, 1), runs.flatten())
+        return Pass(loss, commitment, Scores.of(unit_logits.detach(), units), indices)
+
+    def step(self, batch: ex.Batch, mode: Mode) -> Pass:
+        """One step of gradient descent."""
+        self.model.train()
+        self.decoder.train()
+        result = self.predict(batch, mode)
+        self.optimizer.zero_grad(set_to_none=True)
+        (result.loss + result.commitment).backward()
+        for group in self.optimizer.param_groups:
+            torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
+        self.optimizer.step()
+        self.schedule.step()
+        return result._replace(loss=result.loss.detach(), commitment=result.commitment.detach())
+
+    @torch.no_grad()
+    def evaluate(self, examples: list[ex.Example], mode: Mode) -> dict[str, Any]:
+        """Loss, top-1 and top-5 accuracy of the next unit; with codes, the share of each codebook in use too."""
+        self.model.eval()
+        self.decoder.eval()
+        passes = [self.predict(ex.collate(group), mode) for group in ex.batches(examples, self.options.batch)]
+        figures = sum((p.scores for p in passes), Scores()).figures()
+        if mode == "quantised":
+            return figures | {"codes_in_use": codes_in_use(passes, self.options.size)}
+        return figures
+
+    @torch.no_grad()
+    def start_quantiser(self, examples: list[ex.Example]) -> None:
+        """k-means over the word vectors of all examples."""
+        self.model.eval()
+        groups = ex.batches(examples, self.options.batch)
+        self.model.quantiser.initialise(torch.cat([self.word_vectors(ex.collate(g)) for g in groups]), self.generator)
+
+
+def codes_in_use(passes: list[Pass], size: int) -> list[float]:
+    """Share of each codebook's `size` entries that the passes used."""
+    indices = torch.cat([p.indices for p in passes])
+    return [round(len(column.unique()) / size, 3) for column in indices.unbind(-1)]
+
+
+def _cosine(step: int, total: int, warm_up: int = 50) -> float:
+    """Share of the peak learning rate: up in a line over `warm_up` steps, then down in half a cosine to a twentieth."""
+    if step < warm_up:
+        return (step + 1) / warm_up
+    done = (step - warm_up) / max(1, total - warm_up)
+    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

@@ -1,0 +1,141 @@
+"""Checkpoints: self-contained folders, written under a temporary name and renamed when complete.
+
+out/checkpoints/step-000200/
+  config.json         layout, trunk's config, tokenizers' cards, the run's options
+  model.safetensors   all weights
+  tokenizer/          the trunk's text tokenizer
+  progress.json       step, place in the data, what the data were
+  state.pt            optimizer and random states (read with `weights_only`)
+"""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from transformers import AutoTokenizer
+
+from schemas import Tokenizer
+from schemas.errors import UserError
+from training.layouts import Layout, make
+from training.loader import Position
+from training.model import HybridLM, empty_trunk
+from training.options import TrainOptions
+from training.text import Text
+
+FORMAT = 1
+"""Raised when a checkpoint changes its form; later ones are refused."""
+
+_TEMPORARY = ".tmp-"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: steps done, the next batch, the fingerprint of each corpus, and totals so far."""
+
+    step: int = 0
+    position: Position = field(default_factory=Position)
+    corpora: tuple[str, ...] = ()
+    tokens: int = 0
+    audio_s: float = 0.0
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Progress":
+        position = Position(**fields["position"])
+        return cls(**(fields | {"position": position, "corpora": tuple(fields["corpora"])}))
+
+
+@dataclass
+class Checkpoint:
+    """A run as it is in memory, and as it is saved."""
+
+    model: HybridLM
+    text: Text
+    layout: Layout
+    cards: dict[str, Tokenizer]
+    options: TrainOptions
+    progress: Progress = field(default_factory=Progress)
+    path: Path | None = None
+
+
+def newest(out: Path) -> Path | None:
+    """The folder of the last complete checkpoint under `out`, or `out` itself if it is one; None where there is none."""
+    if (out / "config.json").exists() and (out / "model.safetensors").exists():
+        return out
+    found = sorted((out / "checkpoints").glob("step-*"))
+    return found[-1] if found else None
+
+
+def save(out: Path, checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> Path:
+    """Write a checkpoint under `out`, drop those beyond `options.keep`, and return its folder."""
+    folder = out / "checkpoints" / f"step-{checkpoint.progress.step:06d}"
+    temporary = folder.with_name(f"{_TEMPORARY}{folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    config = {
+        "format": FORMAT,
+        "trunk": checkpoint.model.trunk.config.to_dict(),
+        "tokenizers": {kind: card.as_json() for kind, card in sorted(checkpoint.cards.items())},
+        "options": checkpoint.options.model_dump(mode="json"),
+    }
+    (temporary / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", "utf-8")
+    (temporary / "progress.json").write_text(json.dumps(asdict(checkpoint.progress), indent=1) + "\n", "utf-8")
+    checkpoint.text.tokenizer.save_pretrained(temporary / "tokenizer")
+    safetensors.torch.save_model(checkpoint.model, str(temporary / "model.safetensors"))
+    random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+    torch.save({"optimizer": optimizer.state_dict(), "random": random}, temporary / "state.pt")
+    for path in [*temporary.rglob("*"), temporary]:
+        _sync(path)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+    _sync(folder.parent)
+    for old in sorted(folder.parent.glob("step-*"))[: -checkpoint.options.keep]:
+        shutil.rmtree(old)
+    return folder
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def load(path: Path, device: str = "cpu") -> Checkpoint:
+    """The newest checkpoint under `path`, or the one at it. Raises UserError where there is none that can be read."""
+    folder = newest(path)
+    if folder is None:
+        raise UserError(f"{path}: no checkpoint here; `antiphon train` writes them to its --out folder")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    if config["format"] > FORMAT:
+        raise UserError(
+            f"{folder}: checkpoint format {config['format']}, and this antiphon reads up to {FORMAT}: update it"
+        )
+    options = TrainOptions.model_validate(config["options"])
+    cards = {kind: Tokenizer.from_json(card) for kind, card in config["tokenizers"].items()}
+    trunk = empty_trunk(config["trunk"])
+    text = Text(AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True), trunk.config.vocab_size)
+    layout = make(options.layout, text.vocabulary, cards)
+    model = build(trunk, layout, options)
+    safetensors.torch.load_model(model, folder / "model.safetensors")
+    progress = Progress.from_json(json.loads((folder / "progress.json").read_text("utf-8")))
+    return Checkpoint(model.to(device).eval(), text, layout, cards, options, progress, folder)
+
+
+def load_state(folder: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Put the optimizer's and the random generators' states back as they were saved."""
+    state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["random"]["cpu"])
+    if torch.cuda.is_available() and state["random"]["cuda"]:
+        torch.cuda.set_rng_state_all(state["random"]["cuda"])
+
+
+def build(trunk: Any, layout: Layout, options: TrainOptions) -> HybridLM:
+    """The model of a layout on a trunk, what is added to the trunk freshly initialised."""
+    return HybridLM(trunk, layout.rows, options.layout.text_weight, options.layout.speech_weight, options.seed)

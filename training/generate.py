@@ -1,0 +1,108 @@
+"""Sampling from a hybrid LM: a prompt of text, of real speech, or of both, and what the model makes of it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import DynamicCache
+
+from schemas.errors import UserError
+from training.checkpoint import Checkpoint
+from training.layouts import Example
+from training.model import HybridLM
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How ids are drawn. Temperature 0 takes the likeliest; `top_k` 0 takes any."""
+
+    temperature: float = 0.8
+    text_top_k: int = 50
+    speech_top_k: int = 50
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What was said: its words, its codes (`[K, T]`, or `[W, R]` for word-aligned layouts) and the raw inputs `[S, R]`."""
+
+    words: list[str]
+    codes: np.ndarray
+    inputs: np.ndarray
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+
+class _Sampler:
+    """Runs the model over positions as they come, and draws ids for the next one. Runs it only when something is to be drawn."""
+
+    def __init__(self, model: HybridLM, sampling: Sampling) -> None:
+        self.model = model
+        self.sampling = sampling
+        self.device = model.text_special.weight.device
+        self.random = torch.Generator().manual_seed(sampling.seed)
+        self.columns: list[np.ndarray] = []
+        self.n_run = 0
+        self.cache = DynamicCache(config=model.trunk.config)
+        self.log_probs: list[torch.Tensor] = []
+
+    def draw(self, row: int, low: int, high: int) -> int:
+        """One id of a row, `low <= id < high`, for the position after the last column."""
+        if self.n_run < len(self.columns):
+            self._run()
+        scores = self.log_probs[row][low:high]
+        if self.sampling.temperature == 0:
+            return low + int(scores.argmax())
+        top_k = self.sampling.text_top_k if row == 0 else self.sampling.speech_top_k
+        best = scores.topk(min(top_k or len(scores), len(scores)))
+        shares = (best.values / self.sampling.temperature).softmax(-1)
+        return low + int(best.indices[torch.multinomial(shares, 1, generator=self.random)])
+
+    def _run(self) -> None:
+        new = torch.from_numpy(np.stack(self.columns[self.n_run :]))[None].to(self.device)
+        hidden = self.model.hidden(new, past_key_values=self.cache, use_cache=True)[0, -1]
+        self.n_run = len(self.columns)
+        speech = [logits.float().log_softmax(-1) for logits in self.model.speech_logits(hidden)]
+        self.log_probs = [scores.double().cpu() for scores in (self.model.text_log_probs(hidden), *speech)]
+
+
+@torch.no_grad()
+def generate(
+    checkpoint: Checkpoint,
+    text: str = "",
+    prefix: dict[str, Any] | None = None,
+    max_s: float = 8.0,
+    sampling: Sampling | None = None,
+) -> Generation:
+    """Continue a prompt.
+
+    Args:
+        text: words to say first. prefix: a row of the reader with what the layout needs (`layout.columns`), said before `text`.
+        max_s: seconds at the most, the prefix included. sampling: the same seed gives the same on the same machine.
+
+    Raises UserError where `prefix` lacks the layout's stream.
+    """
+    layout = checkpoint.layout
+    words = checkpoint.text.encode(text.split())
+    example = _example(checkpoint, prefix)
+    silent = np.full(len(words), np.inf)
+    example = Example(example.words + words, np.concatenate([example.starts_s, silent]), example.codes)
+    prompt = layout.prompt(example, max_s)
+    sampler = _Sampler(checkpoint.model, sampling or Sampling())
+    while (column := prompt.next(sampler.draw)) is not None:
+        sampler.columns.append(column)
+    inputs = np.stack(sampler.columns)
+    said, codes = layout.undo(inputs)
+    return Generation(checkpoint.text.decode(said), codes, inputs)
+
+
+def _example(checkpoint: Checkpoint, prefix: dict[str, Any] | None) -> Example:
+    if prefix is None:
+        return Example([], np.zeros(0), checkpoint.layout.no_codes())
+    try:
+        return checkpoint.layout.example(prefix, checkpoint.text.encode)
+    except ValueError as error:
+        raise UserError(str(error)) from None

@@ -1,0 +1,213 @@
+"""Reading a corpus: only what is committed, checked by hash, as rows with numpy token streams.
+
+A corpus holds Parquet shards (`data/part-*.parquet`), WebDataset tars (`wds/part-*.tar`) or both; both give the same rows.
+Parquet is taken where it is there, since single columns can be read from it.
+"""
+
+import hashlib
+import io
+import json
+import tarfile
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas import SCHEMA_VERSION, Commit, Tokenizer
+from schemas.errors import UserError
+from schemas.record import FIELDS, STREAMS
+
+_ARRAYS = ("units", "unit_run_lengths", "codec_codes", "taste_codes")
+_MATRICES = ("codec_codes", "taste_codes")
+
+
+class CorpusError(UserError):
+    """A corpus that cannot be read as it is. Names the shard."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One committed file of rows: its name relative to the corpus, its sha256, its rows of all splits."""
+
+    path: Path
+    name: str
+    sha256: str
+    n_rows: int
+
+
+class Corpus:
+    """The committed rows of a corpus folder.
+
+    Args:
+        path: the corpus. damaged: "stop" at a shard whose bytes are not those committed, or "skip" it with a warning.
+
+    Raises CorpusError for a folder without commits, a later schema version, or shards of different tokenizer revisions.
+    """
+
+    def __init__(self, path: str | Path, damaged: Literal["stop", "skip"] = "stop") -> None:
+        self.path = Path(path)
+        self.damaged = damaged
+        found = sorted((self.path / "commits").glob("part-*.json"))
+        if not found:
+            raise CorpusError(f"{self.path}: no commits/part-*.json here, so no corpus: run `antiphon prepare` first")
+        self.shards = [shard for f in found if (shard := self._shard(Commit.from_json(f.read_text("utf-8"))))]
+        self.cards: dict[str, Tokenizer] = {}
+        self.rate_hz = 0
+        self._sound: dict[str, bool] = {}
+        self._read_heads()
+
+    def _shard(self, commit: Commit) -> Shard | None:
+        for folder in ("data/", "wds/"):
+            for name, sha256 in commit.files.items():
+                if name.startswith(folder):
+                    return Shard(self.path / name, name, sha256, commit.rows) if commit.rows else None
+        raise CorpusError(f"{self.path}: commit {commit.block} names neither a data/ nor a wds/ file")
+
+    def _read_heads(self) -> None:
+        """Take the cards from the first shard, and see that all others agree."""
+        first = ""
+        for shard in self.shards:
+            if not shard.path.exists() and self.damaged == "skip":
+                continue
+            head = _head(shard)
+            if head["schema_version"] > SCHEMA_VERSION:
+                version = head["schema_version"]
+                raise CorpusError(
+                    f"{shard.path}: schema version {version}, and this antiphon reads up to {SCHEMA_VERSION}"
+                )
+            cards = {kind: Tokenizer.from_json(card) for kind, card in head["tokenizers"].items()}
+            if not first:
+                first, self.cards, self.rate_hz = shard.name, cards, int(head["rate_hz"])
+            difference = differing(self.cards, cards)
+            if difference:
+                raise CorpusError(
+                    f"{self.path}: {first} and {shard.name} differ in tokenizers: {difference}; prepare again"
+                )
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what is committed: equal exactly when the rows are."""
+        return hashlib.sha256("\n".join(f"{s.name} {s.sha256}" for s in self.shards).encode()).hexdigest()
+
+    def rows(
+        self,
+        split: str | None = None,
+        columns: Collection[str] | None = None,
+        audio: bool = False,
+        shards: Sequence[Shard] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Rows in a stable order: by shard, and in the shard's own order.
+
+        Args:
+            split: only rows of this split; None for all. columns: only these; None for all. audio: with the encoded audio,
+                `{"bytes", "path"}`. shards: only these of `self.shards`.
+
+        Yields dicts; `units`, `unit_run_lengths` are int64 `[U]`, `codec_codes` `[K, T]`, `taste_codes` `[W, R]`, or None.
+        Raises CorpusError for a damaged shard, as `damaged` says.
+        """
+        names = [n for n in FIELDS if (columns is None or n in columns) and (audio or n != "audio")]
+        unknown = sorted(set(columns or ()) - set(FIELDS))
+        if unknown:
+            raise ValueError(f"no such columns: {', '.join(unknown)}")
+        for shard in self.shards if shards is None else shards:
+            if self._check(shard):
+                read = _parquet_rows if shard.path.suffix == ".parquet" else _tar_rows
+                for row in read(shard.path, [*names, "split"]):
+                    if split is None or row["split"] == split:
+                        yield {name: row[name] for name in names}
+
+    def _check(self, shard: Shard) -> bool:
+        """Whether a shard's bytes are those committed; looked at once for each Corpus."""
+        if shard.name not in self._sound:
+            try:
+                with shard.path.open("rb") as stream:
+                    wrong = hashlib.file_digest(stream, "sha256").hexdigest() != shard.sha256
+                reason = "its bytes are not those that were committed"
+            except FileNotFoundError:
+                wrong, reason = True, "it is committed but not there"
+            self._sound[shard.name] = not wrong
+            if wrong and self.damaged == "skip":
+                warnings.warn(f"{shard.path}: {reason}; its {shard.n_rows} rows are skipped", stacklevel=2)
+            elif wrong:
+                raise CorpusError(
+                    f"{shard.path}: {reason}: delete its commit record and prepare again, or set train.damaged to skip"
+                )
+        return self._sound[shard.name]
+
+
+def differing(ours: dict[str, Tokenizer], theirs: dict[str, Tokenizer]) -> str:
+    """In words, which token streams were made by different tokenizers; empty where none was."""
+    parts = []
+    for kind in sorted(STREAMS):
+        a, b = ours.get(kind), theirs.get(kind)
+        if (a and a.revision) != (b and b.revision):
+            names = [f"{card.name} revision {card.revision[:12]}" if card else "none" for card in (a, b)]
+            parts.append(f"{kind}: {names[0]} against {names[1]}")
+    return "; ".join(parts)
+
+
+def _head(shard: Shard) -> dict[str, Any]:
+    """`schema_version`, `rate_hz` and `tokenizers` of a shard. Raises CorpusError where it has none."""
+    try:
+        if shard.path.suffix == ".parquet":
+            return dict(json.loads((pq.read_schema(shard.path).metadata or {})[b"antiphon"]))
+        with tarfile.open(shard.path) as archive:
+            member = next(m for m in archive if m.name.endswith(".json"))
+            return dict(json.load(archive.extractfile(member) or io.BytesIO())["antiphon"])
+    except (OSError, KeyError, ValueError, StopIteration, pa.ArrowInvalid, tarfile.TarError) as error:
+        raise CorpusError(f"{shard.path}: not a shard of antiphon's: {type(error).__name__}: {error}") from None
+
+
+def _parquet_rows(path: Path, names: Collection[str]) -> Iterator[dict[str, Any]]:
+    with pq.ParquetFile(path) as file:
+        present = [name for name in names if name in file.schema_arrow.names]
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, columns=present)
+            columns = {n: table[n] if n in _ARRAYS else table[n].to_pylist() for n in present}
+            for i in range(table.num_rows):
+                yield {n: _array(n, columns[n][i]) if n in _ARRAYS else columns[n][i] for n in present}
+
+
+def _array(name: str, value: Any) -> np.ndarray | None:
+    """An Arrow list, or list of lists, as int64. An empty list of lists is `[0, 0]`."""
+    if not value.is_valid:
+        return None
+    items = value.values
+    if name not in _MATRICES:
+        return np.asarray(items.to_numpy(zero_copy_only=False), dtype=np.int64)
+    flat = np.asarray(items.flatten().to_numpy(zero_copy_only=False), dtype=np.int64)
+    return flat.reshape(len(items), len(flat) // len(items) if len(items) else 0)
+
+
+def _tar_rows(path: Path, names: Collection[str]) -> Iterator[dict[str, Any]]:
+    members: dict[str, bytes] = {}
+    with tarfile.open(path) as archive:
+        for member in archive:
+            key, _, suffix = member.name.partition(".")
+            if members and members["key"] != key.encode():
+                yield _tar_row(members, names)
+                members = {}
+            stream = archive.extractfile(member)
+            members |= {"key": key.encode(), suffix: stream.read() if stream else b""}
+    if members:
+        yield _tar_row(members, names)
+
+
+def _tar_row(members: dict[str, bytes], names: Collection[str]) -> dict[str, Any]:
+    fields = json.loads(members["json"])
+    key = members["key"].decode()
+    row: dict[str, Any] = {}
+    for name in names:
+        if name == "audio":
+            row[name] = {"bytes": members["flac"], "path": f"{key}.flac"}
+        elif name in _ARRAYS:
+            data = members.get(f"{name}.npy")
+            row[name] = None if data is None else np.load(io.BytesIO(data), allow_pickle=False).astype(np.int64)
+        else:
+            row[name] = fields[name]
+    return row

@@ -214,7 +214,7 @@ def test_float32_times_stay_in_their_frame() -> None:
 
 
 def test_a_corpus_without_the_stream_is_refused_with_the_stage_to_run() -> None:
-    with pytest.raises(UserError, match="needs the taste stream, and the corpus has codec: .*section `taste`"):
+    with pytest.raises(UserError, match=r"needs the taste stream, and the corpus has codec: .*section `taste`"):
         make(TasteLayoutOptions(), VOCABULARY, {"codec": codec().card})
     with pytest.raises(ValueError, match="row abc has no taste_codes"):
         taste().example({"id": "abc", "taste_codes": None, "words": [], "duration_s": 1.0}, lambda words: [])

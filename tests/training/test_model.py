@@ -1,0 +1,133 @@
+"""The hybrid LM: what a loss is made of, that documents do not see each other, and that saving keeps everything."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from schemas.errors import UserError
+from tests.training.conftest import CARDS
+from training.layouts import CodecLayoutOptions, LayoutOptions, TasteLayoutOptions, make
+from training.layouts.base import IGNORE
+from training.loader import Loader
+from training.model import HybridLM, StreamLosses, load_trunk
+from training.options import TrainOptions
+from training.packing import Batch, collate, pack
+from training.reader import Corpus
+from training.text import Text, load_text
+
+LAYOUTS = [TasteLayoutOptions(), CodecLayoutOptions(first_codebook_weight=100.0)]
+
+
+@pytest.fixture(scope="module")
+def text(trunk: Path) -> Text:
+    return load_text(trunk)
+
+
+@pytest.fixture
+def build(trunk: Path, text: Text, write_corpus: Callable[..., Path]) -> Callable[..., tuple[HybridLM, Batch, Loader]]:
+    """A model, and a batch of four rows of a corpus in one packed sequence."""
+
+    def make_one(layout_options: LayoutOptions, **options: object) -> tuple[HybridLM, Batch, Loader]:
+        path = write_corpus(n_train=4, n_heldout=0)
+        layout = make(layout_options, text.vocabulary, CARDS)
+        loader = Loader([Corpus(path)], layout, text, TrainOptions(**options))
+        model = HybridLM(load_trunk(trunk, 2), layout.rows, 0.5, 0.5)
+        laid = list(loader._sequences(loader._shards, "train"))
+        n = sum(len(s.inputs) for s in laid)
+        return model, collate(pack(laid, n), n), loader
+
+    return make_one
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda o: o.name)
+@torch.no_grad()
+def test_loss_is_the_weighted_mean_of_both_groups(
+    build: Callable[..., tuple[HybridLM, Batch, Loader]], layout: LayoutOptions
+) -> None:
+    """By hand, from log-probabilities of each label."""
+    model, batch, _ = build(layout)
+    loss, streams = model.loss(batch)
+    mask = torch.from_numpy(batch.documents[:, None, :, None] == batch.documents[:, None, None, :]).tril()
+    hidden = model.hidden(
+        torch.from_numpy(batch.inputs),
+        attention_mask=torch.zeros(mask.shape).masked_fill(~mask, -1e30),
+        position_ids=torch.from_numpy(batch.positions),
+    )[0]
+    scores = [model.text_log_probs(hidden), *(logits.log_softmax(-1) for logits in model.speech_logits(hidden))]
+    groups: list[list[tuple[float, float]]] = [[], []]
+    for r, log_probs in enumerate(scores):
+        torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(len(hidden)))
+        for position in np.flatnonzero(batch.labels[0, :, r] != IGNORE):
+            nll = -float(log_probs[position, batch.labels[0, position, r]])
+            groups[min(r, 1)].append((nll, float(batch.weights[0, position, r])))
+    text, speech = (sum(nll * w for nll, w in group) / sum(w for _, w in group) for group in groups)
+    assert float(loss) == pytest.approx(0.5 * text + 0.5 * speech, rel=1e-4)
+    assert set(streams.means()) == {"text", "pad", *(row.name for row in model.rows[1:])}
+    assert streams.count["pad"] == len(groups[0])
+    assert streams.count["text"] == sum(1 for label in batch.labels[0, :, 0] if 0 <= label < model.vocab_size)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda o: o.name)
+def test_packed_documents_do_not_see_each_other(
+    build: Callable[..., tuple[HybridLM, Batch, Loader]], layout: LayoutOptions
+) -> None:
+    """The losses of four rows packed together are those of the four alone."""
+    model, packed, loader = build(layout)
+    alone = StreamLosses()
+    with torch.no_grad():
+        _, together = model.loss(packed)
+        for sequence in loader._sequences(loader._shards, "train"):
+            n = len(sequence.inputs)
+            alone.update(model.loss(collate(pack([sequence], n + 3), n + 3))[1])
+    assert alone.count == together.count
+    for stream, total in together.total.items():
+        assert total == pytest.approx(alone.total[stream], rel=1e-4)
+
+
+def test_no_position_sees_a_later_one(build: Callable[..., tuple[HybridLM, Batch, Loader]]) -> None:
+    model, batch, _ = build(CodecLayoutOptions())
+    ids = torch.from_numpy(batch.inputs[:, :30])
+    changed = ids.clone()
+    changed[0, 20, :] = torch.tensor([3, 1, 1, 1])
+    with torch.no_grad():
+        a, b = model.hidden(ids), model.hidden(changed)
+    torch.testing.assert_close(a[:, :20], b[:, :20])
+    assert not torch.allclose(a[:, 20:], b[:, 20:])
+
+
+def test_added_embeddings_have_the_trunks_statistics(trunk: Path, text: Text) -> None:
+    model = HybridLM(load_trunk(trunk), make(CodecLayoutOptions(), text.vocabulary, CARDS).rows, 0.5, 0.5)
+    table = model.trunk.get_input_embeddings().weight
+    assert float(model.speech.weight.std() * math.sqrt(3)) == pytest.approx(float(table.std()), rel=0.15)
+    # Three rows together are as large as one text token.
+    summed = model.embed(torch.tensor([[[-1, 4, 5, 6]]])).norm()
+    assert float(summed) == pytest.approx(float(table.norm(dim=-1).mean()), rel=0.4)
+    assert float(model.embed(torch.full((1, 1, 4), -1)).norm()) == 0
+
+
+def test_layers_are_cut_from_the_end(trunk: Path) -> None:
+    whole, cut = load_trunk(trunk), load_trunk(trunk, 2)
+    assert len(cut.get_decoder().layers) == 2
+    kept = dict(cut.named_parameters())
+    assert all(torch.equal(p, whole.state_dict()[name]) for name, p in kept.items())
+    with pytest.raises(UserError, match="3 layers, and train.trunk_layers asks for 4"):
+        load_trunk(trunk, 4)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no causal LM"):
+        load_trunk(tmp_path)
+    with pytest.raises(UserError, match="no causal LM"):
+        load_text(tmp_path)
+
+
+def test_words_are_encoded_alone_and_come_back(text: Text, sentences: list[str]) -> None:
+    words = sentences[0].split()
+    ids = text.encode(words)
+    assert text.decode(ids) == words
+    assert text.vocabulary.split(token for word in ids for token in word) == ids
+    assert text.encode([words[0]])[0] == ids[0]

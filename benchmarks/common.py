@@ -43,9 +43,8 @@ def clips(manifest: str, count: int | None = None) -> list[Clip]:
 
 def machine(*packages: str) -> str:
     """One line: date, processor, cores, Python and the versions of `packages`."""
-    model = next(
-        (s.partition(":")[2].strip() for s in open("/proc/cpuinfo") if s.startswith("model name")), platform.machine()
-    )
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []
+    model = next((s.partition(":")[2].strip() for s in lines if s.startswith("model name")), platform.machine())
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
     return f"{date.today()}, {model}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
 

@@ -17,6 +17,7 @@ class Piece:
     Attributes:
         source: the name rows carry. uri: where the bytes are.
         fingerprint: of the bytes (size and modification are not enough: see `pipeline.plan`).
+        rate_hz: the source's own rate; 0 where its header could not be read.
         start, end: samples at the source's own rate; `end` is -1 for "to the end".
         declared_s: seconds that the header or the manifest claims for this piece; 0.0 where neither says.
         given: the manifest's other fields.
@@ -27,6 +28,7 @@ class Piece:
     source: str
     uri: str
     fingerprint: str
+    rate_hz: int = 0
     start: int = 0
     end: int = -1
     declared_s: float = 0.0
@@ -36,7 +38,7 @@ class Piece:
 
     def plan(self) -> dict[str, Any]:
         """The planned fields only, as they stand in `plan.jsonl`."""
-        names = ("source", "uri", "fingerprint", "start", "end", "declared_s", "given")
+        names = ("source", "uri", "fingerprint", "rate_hz", "start", "end", "declared_s", "given")
         return {name: getattr(self, name) for name in names}
 
 

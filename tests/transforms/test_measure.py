@@ -1,0 +1,79 @@
+"""Measures against signals whose numbers are known, and filters against measures."""
+
+import numpy as np
+import pytest
+
+from schemas import Block, Reason, Utterance, Word
+from tests.conftest import Clip
+from transforms.filter import Filter, FilterOptions, judge
+from transforms.measure import MeasureOptions, bandwidth_hz, measure
+
+
+def utterance(samples: np.ndarray, text: str = "ten letters") -> Utterance:
+    made = Utterance("a", -1, 0, len(samples), samples.astype(np.float32), 16000, text=text)
+    made.words = [Word(w, 0, 1, 0.9, "gmm") for w in text.split()]
+    return made
+
+
+def test_known_signals_have_known_numbers() -> None:
+    t = np.arange(32000) / 16000
+    tone = 0.5 * np.sin(2 * np.pi * 1000 * t)
+    found = measure(utterance(tone), MeasureOptions())
+    assert found["quality_peak"] == pytest.approx(0.5, abs=1e-3)
+    assert found["quality_rms_db"] == pytest.approx(-9.03, abs=0.01)
+    assert found["quality_bandwidth_hz"] == pytest.approx(1000, abs=40)
+    assert found["quality_clipped_share"] == 0
+    assert found["quality_chars_per_s"] == 5.0
+    assert measure(utterance(np.clip(4 * tone, -1, 1)), MeasureOptions())["quality_clipped_share"] > 0.5
+
+
+def test_noise_lowers_the_signal_to_noise_ratio(speech: list[Clip]) -> None:
+    clean = speech[0].samples
+    power = float(np.square(clean).mean())
+    noise = np.random.default_rng(0).normal(0, 1, len(clean))
+    found = [
+        measure(utterance(clean + noise * np.sqrt(power / 10 ** (db / 10))), MeasureOptions())["quality_snr_db"]
+        for db in (30, 20, 10, 0)
+    ]
+    assert found == sorted(found, reverse=True)
+    assert found[0] - found[-1] > 15
+
+
+def test_a_telephone_band_shows(speech: list[Clip]) -> None:
+    import soxr
+
+    narrow = soxr.resample(soxr.resample(speech[0].samples, 16000, 6000), 6000, 16000)
+    assert bandwidth_hz(narrow, 16000) < 3100
+    assert bandwidth_hz(np.zeros(16000, np.float32), 16000) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "reason"),
+    [
+        ("asr_avg_logprob", -1.2, Reason.UNSURE),
+        ("asr_no_speech_prob", 0.95, Reason.UNSURE),
+        ("asr_compression_ratio", 3.0, Reason.UNSURE),
+        ("align_score", 0.01, Reason.UNALIGNED),
+        ("quality_chars_per_s", 60.0, Reason.TOO_FAST),
+    ],
+)
+def test_each_threshold_has_its_reason_and_says_both_numbers(column: str, value: float, reason: Reason) -> None:
+    made = utterance(np.ones(16000))
+    assert judge(made, FilterOptions()) is None
+    made.columns[column] = value
+    verdict = judge(made, FilterOptions())
+    assert verdict is not None
+    assert verdict[0] is reason
+    assert column in verdict[1]
+    assert f"{value:.2f}" in verdict[1]
+
+
+def test_off_is_off_and_no_word_is_no_text() -> None:
+    made = utterance(np.ones(16000))
+    made.columns["asr_avg_logprob"] = -9.0
+    assert judge(made, FilterOptions(min_avg_logprob=None)) is None
+    made.words = []
+    block = Block(0, 16000, utterances=[made], samples_in=16000)
+    assert not Filter(FilterOptions())(block).utterances
+    assert block.rejections[0].reason is Reason.NO_TEXT
+    block.check_conserved()

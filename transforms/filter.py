@@ -1,0 +1,66 @@
+"""Which utterances stay: thresholds on what the stages before have measured, each with its own reason."""
+
+from pydantic import Field
+
+from schemas import Block, Reason, Utterance
+from transforms.options import Options
+from transforms.stage import Stage
+
+
+class FilterOptions(Options):
+    """An utterance that fails one of these is rejected. Null turns a threshold off; a missing column never fails it."""
+
+    min_avg_logprob: float | None = -1.0
+    """Mean log-probability of the recogniser's tokens."""
+    max_no_speech_prob: float | None = Field(0.9, ge=0, le=1)
+    """The recogniser's probability that there is no speech."""
+    max_compression_ratio: float | None = 2.4
+    """Of the text: repetition loops compress well."""
+    min_align_score: float | None = Field(0.1, ge=0, le=1)
+    """Mean score of the aligned words."""
+    max_chars_per_s: float | None = Field(35.0, gt=0)
+    """Letters a second: more words than the audio can hold were not said in it."""
+
+
+class Filter(Stage):
+    """Rejects what fails a threshold, and whatever has no word."""
+
+    name = "filter"
+
+    def __init__(self, options: FilterOptions) -> None:
+        super().__init__(options)
+        self._options = options
+
+    def __call__(self, block: Block) -> Block:
+        kept = []
+        for utterance in block.utterances:
+            verdict = judge(utterance, self._options)
+            if verdict is None:
+                kept.append(utterance)
+            else:
+                block.reject(utterance, self.name, *verdict)
+        block.utterances = kept
+        return block
+
+
+def judge(utterance: Utterance, options: FilterOptions) -> tuple[Reason, str] | None:
+    """Why an utterance is rejected and the numbers behind it, or None where it stays."""
+    if not utterance.words:
+        return Reason.NO_TEXT, "no word was recognised"
+    limits = [
+        (Reason.UNSURE, "asr_avg_logprob", options.min_avg_logprob, False),
+        (Reason.UNSURE, "asr_no_speech_prob", options.max_no_speech_prob, True),
+        (Reason.UNSURE, "asr_compression_ratio", options.max_compression_ratio, True),
+        (Reason.UNALIGNED, "align_score", options.min_align_score, False),
+        (Reason.TOO_FAST, "quality_chars_per_s", options.max_chars_per_s, True),
+    ]
+    for reason, column, limit, is_maximum in limits:
+        value = utterance.columns.get(column)
+        if limit is None or value is None:
+            continue
+        if (float(value) > limit) if is_maximum else (float(value) < limit):
+            return (
+                reason,
+                f"{column} {float(value):.2f} {'>' if is_maximum else '<'} {limit:.2f}: {utterance.text[:200]!r}",
+            )
+    return None

@@ -1,0 +1,91 @@
+"""A layer of HuBERT, wav2vec 2.0, WavLM or kin, from a transformers checkpoint folder."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from schemas.errors import UserError
+from transforms.units.encoder import parameters_sha256
+from transforms.weights import locate
+
+
+class TransformersEncoder:
+    """Raw waveform in, the output of one transformer layer out: what fairseq calls `output_layer`.
+
+    Of a batch, only waveforms of equal length run together. Padding would be cheaper, but models with group norm over time
+    (HuBERT base, wav2vec 2.0 base) give other features for a padded waveform even under an attention mask.
+    """
+
+    def __init__(self, model: str, layer: int) -> None:
+        """Raises MissingWeights; UserError for a model that does not read raw waveforms; ValueError for a layer it lacks."""
+        from transformers import AutoModel
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        folder = locate(model).path
+        self.model, self.layer = model, layer
+        self._network: Any = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+        self._network.to("cuda" if torch.cuda.is_available() else "cpu")
+        config = self._network.config
+        if not hasattr(config, "conv_kernel"):
+            raise UserError(
+                f"{folder}: a {config.model_type} model, which does not read raw waveforms as HuBERT and its kin do"
+            )
+        if not 1 <= layer <= config.num_hidden_layers:
+            raise ValueError(f"units.layer is {layer}; {model} has layers 1 to {config.num_hidden_layers}")
+        self.sha256 = parameters_sha256(self._network)
+        self.dim = config.hidden_size
+        self.hop, self.trim = frame_rule(config.conv_kernel, config.conv_stride)
+        extractor = _feature_extractor(folder)
+        self.sample_rate_hz = int(extractor.get("sampling_rate", 16000))
+        self._normalize = bool(extractor.get("do_normalize", config.feat_extract_norm == "layer"))
+
+    def features(self, batch: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """float32 `[n]` at `sample_rate_hz` -> float32 `[max(0, (n - trim) // hop), dim]`."""
+        results: list[np.ndarray] = [np.zeros((0, self.dim), dtype=np.float32)] * len(batch)
+        by_length: dict[int, list[int]] = {}
+        for i, samples in enumerate(batch):
+            if len(samples) >= self.hop + self.trim:
+                by_length.setdefault(len(samples), []).append(i)
+        for members in by_length.values():
+            for i, features in zip(members, self._run(np.stack([batch[i] for i in members])), strict=True):
+                results[i] = features
+        return results
+
+    @torch.inference_mode()
+    def _run(self, samples: np.ndarray) -> np.ndarray:
+        """float32 `[B, n]` -> `[B, T, dim]`."""
+        if self._normalize:
+            samples = normalize(samples)
+        given = torch.from_numpy(samples).to(self._network.device)
+        # Index 0 is what enters the first layer, so the 1-based layer is its own index.
+        hidden = self._network(given, output_hidden_states=True).hidden_states[self.layer]
+        return hidden.float().cpu().numpy()
+
+
+def frame_rule(kernels: Sequence[int], strides: Sequence[int]) -> tuple[int, int]:
+    """(hop, trim) in samples of a stack of unpadded convolutions: n samples give `max(0, (n - trim) // hop)` frames.
+
+    The stack's receptive field is `trim + hop`; 400 and 320 for HuBERT's kernels 10, 3, 3, 3, 3, 2, 2.
+    """
+    hop, field = 1, 1
+    for kernel, stride in zip(kernels, strides, strict=True):
+        field += (kernel - 1) * hop
+        hop *= stride
+    return hop, field - hop
+
+
+def normalize(samples: np.ndarray) -> np.ndarray:
+    """Each waveform of float32 `[B, n]` to zero mean and unit variance, as Wav2Vec2FeatureExtractor does."""
+    mean, variance = samples.mean(axis=1, keepdims=True), samples.var(axis=1, keepdims=True)
+    return ((samples - mean) / np.sqrt(variance + 1e-7)).astype(np.float32)
+
+
+def _feature_extractor(folder: Path) -> dict[str, Any]:
+    """The checkpoint's preprocessor_config.json; empty where it has none."""
+    path = folder / "preprocessor_config.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -14,7 +14,7 @@ from transforms.weights import locate
 
 
 class TransformersEncoder:
-    """Raw waveform in, the output of one transformer layer out: what fairseq calls `output_layer`.
+    """Raw waveform in, the output of one transformer layer out, before any final layer norm: fairseq's `output_layer`.
 
     Of a batch, only waveforms of equal length run together. Padding would be cheaper, but models with group norm over time
     (HuBERT base, wav2vec 2.0 base) give other features for a padded waveform even under an attention mask.

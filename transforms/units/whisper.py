@@ -11,7 +11,7 @@ from transforms.whisper_model import load_whisper
 
 
 class WhisperEncoder:
-    """50 frames a second from one encoder layer; the last one after the final layer norm.
+    """50 frames a second from one encoder layer, before any final layer norm.
 
     Whisper was trained on windows padded to 30 s. Here the encoder runs on the utterance alone, with the positional embedding
     cut to it: seven times less work on a clip of 4 s, and no frame attends to silence that nobody recorded.
@@ -54,6 +54,4 @@ class WhisperEncoder:
         hidden = hidden + encoder.positional_embedding[:n_frames]
         for block in encoder.blocks[: self.layer]:
             hidden = block(hidden)
-        if self.layer == len(encoder.blocks):
-            hidden = encoder.ln_post(hidden)
         return hidden[0].float().cpu().numpy()

@@ -1,0 +1,1 @@
+"""Codec codes: sound to [K, T] integers and back."""

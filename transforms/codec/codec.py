@@ -1,0 +1,44 @@
+"""What a codec must offer."""
+
+from typing import Protocol
+
+import numpy as np
+
+from schemas.errors import UserError
+
+BACKENDS = {
+    "mel": "transforms.codec.mel:MelCodec",
+    "lyra": "transforms.codec.lyra:LyraCodec",
+    "transformers": "transforms.codec.transformers_codec:TransformersCodec",
+}
+"""Each is made from (model, n_codebooks): a name or path for `transforms.weights.locate`, and how many to keep, or None."""
+
+
+class CodecModel(Protocol):
+    """A residual codec, both ways.
+
+    Attributes:
+        sample_rate_hz: rate of what it reads and gives. hop: samples in a frame.
+        sizes: size of each codebook that is kept. sha256: of everything that codes and their sound depend on.
+    """
+
+    sample_rate_hz: int
+    hop: int
+    sizes: tuple[int, ...]
+    sha256: str
+
+    def encode(self, samples: np.ndarray) -> np.ndarray:
+        """float32 `[n]` at `sample_rate_hz` -> integers `[K, ceil(n / hop)]`, undelayed."""
+        ...
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Integers `[K, T]`, undelayed -> float32 `[T * hop]` at `sample_rate_hz`."""
+        ...
+
+
+def check_codebooks(wanted: int | None, default: int, available: int, model: str) -> int:
+    """How many codebooks to keep. Raises UserError for a number that the codec does not have."""
+    count = default if wanted is None else wanted
+    if not 1 <= count <= available:
+        raise UserError(f"codec.n_codebooks is {count}; {model} has 1 to {available}")
+    return count

@@ -1,0 +1,80 @@
+"""The embedded codec: log-mel frames through a small residual-quantising network, and HiFi-GAN back to sound."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from schemas.errors import UserError
+from transforms.codec import melspec
+from transforms.codec.codec import check_codebooks
+from transforms.codec.hifigan import Vocoder
+from transforms.codec.network import STACK, MelCodecNetwork
+from transforms.weights import locate
+
+VOCODER = "hifigan-universal"
+
+_HEADER = "antiphon"
+"""The one metadata key, a JSON object: with several, safetensors does not always write the same bytes."""
+
+
+class MelCodec:
+    """22.05 kHz, 43.07 frames a second, each of two mel frames; a prefix of the codebooks is a code of lower rate.
+
+    Frames are coded with their neighbours on both sides, so a codec frame depends on about half a second around it.
+    """
+
+    sample_rate_hz = melspec.RATE_HZ
+    hop = STACK * melspec.HOP
+
+    def __init__(self, model: str, n_codebooks: int | None) -> None:
+        """Raises MissingWeights; UserError for a file of another kind or more codebooks than it has."""
+        weight = locate(model)
+        self._network = load_network(weight.path)
+        available = self._network.quantiser.sizes
+        self.sizes = available[: check_codebooks(n_codebooks, len(available), len(available), model)]
+        self.sha256 = hashlib.sha256(f"{weight.sha256} {locate(VOCODER).sha256}".encode()).hexdigest()
+        self._network.to("cuda" if torch.cuda.is_available() else "cpu")
+        self._vocoder: Vocoder | None = None
+
+    def encode(self, samples: np.ndarray) -> np.ndarray:
+        """float32 `[n]` at 22.05 kHz -> int64 `[K, ceil(n / 512)]`."""
+        n_frames = -(-len(samples) // self.hop)
+        if n_frames == 0:
+            return np.zeros((len(self.sizes), 0), dtype=np.int64)
+        padded = np.pad(samples, (0, n_frames * self.hop - len(samples)))
+        log_mel = melspec.log_mel(torch.from_numpy(padded).to(self._network.mean.device))
+        return self._network.encode(log_mel)[: len(self.sizes)].cpu().numpy()
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """int `[k, T]` -> float32 `[512 T]` at 22.05 kHz. Loads the vocoder on its first call: encoding does without."""
+        if codes.shape[1] == 0:
+            return np.zeros(0, dtype=np.float32)
+        self._vocoder = self._vocoder or Vocoder(VOCODER)
+        given = torch.from_numpy(codes.astype(np.int64)).to(self._network.mean.device)
+        return self._vocoder(self._network.decode(given)).numpy()
+
+
+def save_network(network: MelCodecNetwork, path: Path, header: dict[str, object]) -> None:
+    """Write the weights as float16, and the network's shape beside `header`. The same network gives the same bytes."""
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in network.state_dict().items()}
+    save_file(tensors, path, metadata={_HEADER: json.dumps(header | {"shape": network.shape}, sort_keys=True)})
+
+
+def load_network(path: Path) -> MelCodecNetwork:
+    """Read what `save_network` wrote, as float32. Raises UserError for any other file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            shape = json.loads((file.metadata() or {})[_HEADER])["shape"]
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+        network = MelCodecNetwork(**shape)
+        network.load_state_dict(tensors)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: not a mel codec that `antiphon fit codec` wrote ({error!r})") from error
+    return network.eval()

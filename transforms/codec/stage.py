@@ -1,0 +1,98 @@
+"""Code every utterance's sound into residual codebooks, and codes back into sound."""
+
+import hashlib
+from typing import Literal
+
+import numpy as np
+
+from schemas import Block, Tokenizer, Utterance
+from transforms.batching import map_batches
+from transforms.codec.codec import BACKENDS, CodecModel
+from transforms.options import Options
+from transforms.registry import load
+from transforms.resample import resample
+from transforms.stage import Stage
+from transforms.weights import locate
+
+
+class CodecOptions(Options):
+    """Codec codes, `[K, T]`: sound in a form that can be turned back into sound."""
+
+    backend: Literal["mel", "lyra", "transformers"] = "mel"
+    """"mel" (the project's own, 1.7 kbit/s), "lyra" (Lyra v2) or "transformers" (EnCodec, Mimi, DAC)."""
+    model: str = "antiphon-codec"
+    """The codec's weights: a name ("antiphon-codec", "lyra") or a path."""
+    n_codebooks: int | None = None
+    """Codebooks to keep, the first ones; null for the codec's usual number (Lyra: 16, which is 3.2 kbit/s; else all)."""
+
+
+class Codec(Stage):
+    """Sets `codec_codes`, uint16 `[K, T]`, undelayed. Each utterance is coded alone, whatever else is in the block."""
+
+    name = "codec"
+
+    def __init__(self, options: CodecOptions) -> None:
+        super().__init__(options)
+        self._options = options
+
+    def setup(self) -> None:
+        """Raises MissingWeights, or UserError where the weights are not of the backend's kind."""
+        self._codec = make_codec(self._options)
+        self._card = card(self._options, self._codec)
+
+    def __call__(self, block: Block) -> Block:
+        def keep(utterance: Utterance, codes: np.ndarray) -> None:
+            utterance.codec_codes = codes
+
+        map_batches(block, self.name, lambda batch: [self._codes(u) for u in batch], keep, max_items=1)
+        block.tokenizers["codec"] = self._card
+        return block
+
+    def tokenizer(self) -> Tokenizer:
+        return self._card
+
+    def weights(self) -> dict[str, str]:
+        return {self._options.model: locate(self._options.model).sha256}
+
+    def _codes(self, utterance: Utterance) -> np.ndarray:
+        """uint16 `[K, T]`. Raises ValueError where K or T is not what the card says."""
+        samples = resample(utterance.samples, utterance.rate_hz, self._codec.sample_rate_hz)
+        codes = self._codec.encode(samples)
+        wanted = (len(self._card.sizes), self._card.n_frames(len(samples)))
+        if codes.shape != wanted:
+            raise ValueError(
+                f"{self._card.name}: codes {codes.shape} of {len(samples)} samples, and {wanted} were expected"
+            )
+        return codes.astype(np.uint16)
+
+
+def make_codec(options: CodecOptions) -> CodecModel:
+    """The codec, loaded. Raises MissingWeights, or UserError where the weights are not of the backend's kind."""
+    return load(BACKENDS, options.backend, "codec.backend")(options.model, options.n_codebooks)
+
+
+def card(options: CodecOptions, codec: CodecModel) -> Tokenizer:
+    """The codec's card; its revision covers the weights, the frame rule and the number of codebooks."""
+    parts = (options.backend, codec.sha256, codec.sample_rate_hz, codec.hop, codec.sizes)
+    revision = hashlib.sha256(repr(parts).encode()).hexdigest()
+    name = locate(options.model).path.stem
+    return Tokenizer("codec", name, revision, codec.sample_rate_hz, codec.hop, codec.sizes, "ceil")
+
+
+def decode_codes(options: CodecOptions, codes: np.ndarray) -> tuple[np.ndarray, int]:
+    """Sound of undelayed codes: integers `[K, T]` -> (float32 `[n]` in -1..1, its rate in Hz).
+
+    Raises:
+        ValueError: codes outside their codebooks, or not as many rows as the codec has codebooks.
+    """
+    codec = make_codec(options)
+    if codes.ndim != 2 or len(codes) != len(codec.sizes):
+        raise ValueError(
+            f"{options.model}: codes of shape {codes.shape}; [K, T] with K = {len(codec.sizes)} is expected"
+        )
+    beyond = [
+        k for k, size in enumerate(codec.sizes) if codes.shape[1] and not 0 <= codes[k].min() <= codes[k].max() < size
+    ]
+    if beyond:
+        raise ValueError(f"{options.model}: codes outside codebooks {beyond} of sizes {codec.sizes}")
+    return np.clip(codec.decode(codes), -1.0, 1.0).astype(np.float32), codec.sample_rate_hz

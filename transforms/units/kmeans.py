@@ -10,7 +10,9 @@ def fit(features: np.ndarray, k: int, seed: int, *, max_iter: int = 150, batch_s
     """Centroids, float32 `[k, d]`, of features `[N, d]`: mini-batch k-means, the same for the same seed.
 
     The settings are those of fairseq's GSLM recipe (examples/textless_nlp/gslm/speech2unit/clustering): k-means++, batches of
-    10,000, 150 passes at most, stop after 100 batches without progress; but one start instead of the best of 20.
+    10,000, 150 passes at most, stop after 100 batches without progress; but one start instead of the best of 20, and
+    scikit-learn's own `reassignment_ratio` of 0.01 instead of 0.5, which moves so many centroids in every batch that on
+    Whisper's frames the distortion came out 1.6 times as high and phone purity half as high (0.29 against 0.58).
 
     Raises:
         ValueError: fewer frames than centroids.
@@ -27,7 +29,7 @@ def fit(features: np.ndarray, k: int, seed: int, *, max_iter: int = 150, batch_s
         batch_size=min(batch_size, len(features)),
         tol=0.0,
         max_no_improvement=100,
-        reassignment_ratio=0.5,
+        reassignment_ratio=0.01,
         random_state=seed,
     )
     return model.fit(features.astype(np.float32)).cluster_centers_.astype(np.float32)

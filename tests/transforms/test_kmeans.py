@@ -1,0 +1,75 @@
+"""k-means over frames, and units without repetition."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from transforms.units import kmeans
+from transforms.units.fit import FrameSample
+
+
+@given(arrays(np.int64, st.integers(0, 200), elements=st.integers(0, 3)))
+def test_undup_takes_dedup_back(frames: np.ndarray) -> None:
+    units, run_lengths = kmeans.dedup(frames)
+    np.testing.assert_array_equal(kmeans.undup(units, run_lengths), frames)
+    assert (np.diff(units) != 0).all()
+    assert (run_lengths > 0).all()
+
+
+def test_dedup_of_a_known_sequence() -> None:
+    units, run_lengths = kmeans.dedup(np.array([7, 7, 0, 0, 0, 7]))
+    assert units.tolist() == [7, 0, 7]
+    assert run_lengths.tolist() == [2, 3, 1]
+
+
+@given(
+    arrays(np.float32, (50, 3), elements=st.floats(-8, 8, width=16)),
+    arrays(np.float32, (9, 3), elements=st.floats(-8, 8, width=16)),
+)
+def test_assigned_centroids_are_the_nearest(features: np.ndarray, centroids: np.ndarray) -> None:
+    distances = np.linalg.norm(features[:, None].astype(np.float64) - centroids, axis=2)
+    chosen = distances[np.arange(50), kmeans.assign(features, centroids)]
+    np.testing.assert_allclose(chosen, distances.min(axis=1), atol=1e-3)
+
+
+def test_assignment_does_not_depend_on_the_chunks() -> None:
+    random = np.random.default_rng(0)
+    features, centroids = (
+        random.normal(size=(5000, 16)).astype(np.float32),
+        random.normal(size=(40, 16)).astype(np.float32),
+    )
+    parts = [kmeans.assign(features[i : i + 617], centroids) for i in range(0, 5000, 617)]
+    np.testing.assert_array_equal(kmeans.assign(features, centroids), np.concatenate(parts))
+
+
+def test_no_frames_are_no_units() -> None:
+    frames = kmeans.assign(np.zeros((0, 4), np.float32), np.zeros((3, 4), np.float32))
+    assert [len(part) for part in kmeans.dedup(frames)] == [0, 0]
+
+
+def test_fit_finds_well_apart_clusters_and_repeats_itself() -> None:
+    random = np.random.default_rng(1)
+    centres = random.uniform(-100, 100, (8, 5)).astype(np.float32)
+    features = (centres[random.integers(0, 8, 2000)] + random.normal(0, 0.1, (2000, 5))).astype(np.float32)
+    found = kmeans.fit(features, 8, seed=3)
+    assert np.linalg.norm(found[:, None] - centres, axis=2).min(axis=0).max() < 0.1
+    np.testing.assert_array_equal(found, kmeans.fit(features, 8, seed=3))
+
+
+def test_fewer_frames_than_centroids_are_refused() -> None:
+    with pytest.raises(ValueError, match="5 frames are too few for 8 centroids"):
+        kmeans.fit(np.zeros((5, 2), np.float32), 8, seed=0)
+
+
+def test_the_sample_of_frames_does_not_depend_on_the_order_of_utterances() -> None:
+    random = np.random.default_rng(2)
+    spoken = {f"{i:016x}": random.normal(size=(int(random.integers(1, 90)), 3)).astype(np.float32) for i in range(30)}
+    forward, backward = FrameSample(100, seed=5), FrameSample(100, seed=5)
+    for name in spoken:
+        forward.add(name, spoken[name])
+    for name in reversed(spoken):
+        backward.add(name, spoken[name])
+    assert forward.frames().shape == (100, 3)
+    np.testing.assert_array_equal(forward.frames(), backward.frames())

@@ -45,7 +45,7 @@ def held_out_losses(model: HybridLM, batches: Iterable[Batch], step: int) -> Rep
     for batch in batches:
         loss, by_stream = model.loss(batch)
         losses.update(by_stream)
-        total += float(loss) * batch.n_positions
+        total += loss.item() * batch.n_positions
         n_positions += batch.n_positions
         audio_s += batch.audio_s
         ids.update(batch.ids)

@@ -13,8 +13,8 @@ class TrainOptions(Options):
 
     trunk: str = "smollm2-135m-instruct"
     """The text LM to start from: a name that `antiphon pull` knows, or a folder with any Hugging Face causal LM."""
-    trunk_layers: int | None = Field(default=6, ge=1)
-    """Keep only the trunk's first layers (SmolLM2-135M has 30); null keeps all. Six suit two cores."""
+    trunk_layers: int | None = Field(default=4, ge=1)
+    """Keep only the trunk's first layers (SmolLM2-135M has 30); null keeps all. Four suit two cores."""
     train_text_embeddings: bool = False
     """Also train the trunk's text embeddings and text head. Frozen, they save time and memory and forget less."""
     layout: TasteLayoutOptions | CodecLayoutOptions = Field(default=TasteLayoutOptions(), discriminator="name")
@@ -22,9 +22,9 @@ class TrainOptions(Options):
 
     steps: int = Field(default=200, ge=1)
     """Optimizer steps."""
-    seq_len: int = Field(default=512, ge=16)
+    seq_len: int = Field(default=256, ge=16)
     """Positions in a packed sequence. Longer utterances are cut, and what is cut off goes on as a document of its own."""
-    batch_tokens: int = Field(default=512, ge=16)
+    batch_tokens: int = Field(default=256, ge=16)
     """Positions in a batch: `batch_tokens / seq_len` packed sequences, at least one."""
     lr: float = Field(default=1e-3, gt=0)
     """Peak learning rate of what is new: added embeddings and heads (AdamW)."""

@@ -108,6 +108,8 @@ def train(
 
     if run.progress.step == 0:
         held_out(0)
+    elif run.progress.step >= options.steps:
+        say(f"nothing to do: {last} has done {run.progress.step} of {options.steps} steps")
 
     # ---- the loop
     window: list[StepLog] = []
@@ -115,7 +117,7 @@ def train(
     batches = loader.train(run.progress.position)
     path = last
     with _stop_signals() as stopped:
-        while step < options.steps and not stopped:
+        while step < options.steps:
             started = time.perf_counter()
             batch, position = next(batches)
             factor = lr_factor(step, options)
@@ -126,9 +128,10 @@ def train(
             norm = torch.nn.utils.clip_grad_norm_(
                 [p for group in optimizer.param_groups for p in group["params"]], options.max_grad_norm
             )
-            if not (math.isfinite(float(loss)) and math.isfinite(float(norm))):
+            loss_now, norm_now = loss.item(), norm.item()
+            if not (math.isfinite(loss_now) and math.isfinite(norm_now)):
                 raise TrainingDiverged(
-                    f"step {step + 1}: loss {float(loss)}, gradient norm {float(norm)}, in the batch of rows "
+                    f"step {step + 1}: loss {loss_now}, gradient norm {norm_now}, in the batch of rows "
                     f"{', '.join(batch.ids)}; look at them with `antiphon inspect --id`, or lower train.lr; "
                     f"the last checkpoint is {path or 'not yet written'}"
                 )
@@ -145,10 +148,10 @@ def train(
             )
             done = StepLog(
                 step,
-                float(loss),
+                loss_now,
                 streams,
                 options.lr * factor,
-                float(norm),
+                norm_now,
                 batch.n_positions,
                 batch.audio_s,
                 time.perf_counter() - started,
@@ -162,17 +165,18 @@ def train(
                 held_out(step)
             if step % options.save_every == 0 or step == options.steps or stopped:
                 path = save(out, run, optimizer)
+            if stopped:
+                break
 
     # ---- the end
     assert path is not None
     if stopped:
         say(f"stopped by {stopped[0].name} after step {step}; saved in {path}; the same command goes on from there")
-    elif path != last:
-        held_out(step)
+    else:
+        if not log.heldouts() or log.heldouts()[-1]["step"] < step:
+            held_out(step)
         share = loader.n_shifted / max(1, loader.n_text)
         say(f"done: {path}; {share:.1%} of the text tokens came later than their words, pushed back by fast speech")
-    else:
-        say(f"nothing to do: {path} has done {step} of {options.steps} steps")
     reports = log.heldouts()
     return Result(path, step, reports[0] if reports else None, reports[-1] if reports else None, bool(stopped))
 

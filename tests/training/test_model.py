@@ -114,7 +114,7 @@ def test_layers_are_cut_from_the_end(trunk: Path) -> None:
     assert len(cut.get_decoder().layers) == 2
     kept = dict(cut.named_parameters())
     assert all(torch.equal(p, whole.state_dict()[name]) for name, p in kept.items())
-    with pytest.raises(UserError, match="3 layers, and train.trunk_layers asks for 4"):
+    with pytest.raises(UserError, match=r"3 layers, and train.trunk_layers asks for 4"):
         load_trunk(trunk, 4)
 
 

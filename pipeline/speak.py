@@ -1,0 +1,87 @@
+"""`antiphon speak`: a trained model goes on from a prompt; its codes become sound again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from schemas import Tokenizer
+from schemas.errors import UserError
+from transforms.codec.codec import BACKENDS
+from transforms.codec.stage import CodecOptions, card, decode_codes, make_codec
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """What was said: the text, the sound's length in seconds, and the wav file it is in."""
+
+    text: str
+    seconds: float
+    wav: Path
+
+    def __str__(self) -> str:
+        return f"{self.text}\n{self.wav}: {self.seconds:.2f} s"
+
+
+def speak(
+    checkpoint: str | Path,
+    text: str,
+    out: str | Path,
+    *,
+    max_s: float = 8.0,
+    seed: int = 0,
+    temperature: float = 0.8,
+    codec: str | None = None,
+) -> Spoken:
+    """Say `text`, go on from it, and write the sound to the wav file `out`.
+
+    Args:
+        checkpoint: a folder of `antiphon train`. max_s: seconds of sound at the most.
+        codec: name or path of the codec's weights; None for the name in the checkpoint.
+
+    Raises UserError where the checkpoint's layout has no codec codes, or its codec cannot be found.
+    """
+    import soundfile
+
+    from training.checkpoint import load
+    from training.generate import Sampling, generate
+
+    run = load(Path(checkpoint))
+    if run.layout.kind != "codec":
+        raise UserError(
+            f"{run.path}: layout {run.layout.name} says {run.layout.kind} codes, which nothing here turns into sound; "
+            "train with `layout.name: codec` to hear the model"
+        )
+    options = codec_options(run.cards["codec"], codec)
+    said = generate(run, text, max_s=max_s, sampling=Sampling(temperature=temperature, seed=seed))
+    samples, rate_hz = sound(options, said.codes)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(str(out), samples, rate_hz, subtype="PCM_16")
+    return Spoken(said.text, len(samples) / rate_hz, Path(out))
+
+
+def codec_options(wanted: Tokenizer, model: str | None = None) -> CodecOptions:
+    """The options of the codec that made the tokens of a card.
+
+    A card tells what the codec gave, not which backend it was: the one whose own card has the same revision is it.
+    """
+    tried = []
+    for backend in BACKENDS:
+        options = CodecOptions(backend=backend, model=model or wanted.name, n_codebooks=len(wanted.sizes))  # type: ignore[arg-type]
+        try:
+            found = card(options, make_codec(options))
+        except (UserError, OSError, ValueError) as error:
+            tried.append(f"{backend}: {error}")
+            continue
+        if found.revision == wanted.revision:
+            return options
+        tried.append(f"{backend}: revision {found.revision[:12]}")
+    raise UserError(
+        f"no codec here has revision {wanted.revision[:12]} of {wanted.name}, which the model's tokens are of; "
+        f"name its weights. Tried {'; '.join(tried)}"
+    )
+
+
+def sound(options: CodecOptions, codes: np.ndarray) -> tuple[np.ndarray, int]:
+    """Codes `[K, T]` of the codec's first K codebooks -> (float32 `[n]`, its rate in Hz). No frames give no samples."""
+    return decode_codes(options.model_copy(update={"n_codebooks": len(codes)}), codes)

@@ -1,0 +1,26 @@
+"""`antiphon train`: find the trunk by its name, train, and say where everything is."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.options import TrainOptions
+from transforms.weights import locate
+
+INTERRUPTED = 130
+"""Exit code of a run that a signal ended; the same command goes on."""
+
+
+def run_train(options: TrainOptions, corpora: Sequence[str], out: str) -> int:
+    """Train on corpora into the folder `out`, or go on there. Returns the exit code. Raises UserError."""
+    from training.train import train
+
+    result = train(
+        options, list(corpora), locate(options.trunk).path, Path(out), say=lambda line: print(line, flush=True)
+    )
+    if result.before and result.after and result.step > 0 and not result.interrupted:
+        after = result.after["streams"]
+        print("held-out loss by stream, before and after:")
+        for stream, before in result.before["streams"].items():
+            print(f"  {stream:<10} {before['loss']:8.4f} -> {after[stream]['loss']:8.4f}")
+    print(f"checkpoint: {result.checkpoint}\nlog:        {Path(out) / 'log.jsonl'}")
+    return INTERRUPTED if result.interrupted else 0

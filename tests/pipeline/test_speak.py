@@ -1,0 +1,93 @@
+"""From a corpus of real codes to sound: `run_train` and `speak` together, through Lyra."""
+# ruff: noqa: F401, F811  (fixtures of another folder)
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from pipeline.speak import codec_options, speak
+from pipeline.store import Store
+from pipeline.train import run_train
+from schemas import Block, Tokenizer, Utterance, Word
+from schemas.errors import UserError
+from tests.conftest import Clip
+from tests.training.conftest import sentences, trunk, write_corpus
+from training.options import TrainOptions
+from transforms.codec.codec import CodecModel
+from transforms.codec.stage import CodecOptions, card, make_codec
+from transforms.weights import MissingWeights
+
+SMALL = {"seq_len": 128, "batch_tokens": 128, "trunk_layers": 2, "warmup": 1, "eval_every": 0, "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def lyra() -> tuple[CodecModel, Tokenizer]:
+    options = CodecOptions(backend="lyra", model="lyra", n_codebooks=8)
+    try:
+        codec = make_codec(options)
+    except MissingWeights as error:
+        pytest.skip(str(error))
+    return codec, card(options, codec)
+
+
+@pytest.fixture(scope="module")
+def spoken_model(
+    lyra: tuple[CodecModel, Tokenizer], speech: list[Clip], trunk: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A checkpoint folder, trained for three steps on two seconds each of three real clips in Lyra's codes."""
+    folder = tmp_path_factory.mktemp("spoken")
+    codec, tokenizer = lyra
+    block = Block(0, 16000, tokenizers={"codec": tokenizer})
+    for number, clip in enumerate(speech[:3]):
+        samples = clip.samples[: 2 * clip.rate_hz]
+        words = [
+            Word(w, 0.3 * i, 0.3 * (i + 1), 0.5, "interpolated") for i, w in enumerate(clip.text.lower().split()[:6])
+        ]
+        text = " ".join(word.text for word in words)
+        u = Utterance(
+            f"{number}.flac", 0, 0, len(samples), samples, clip.rate_hz, language="en", text=text, words=words
+        )
+        u.codec_codes = codec.encode(samples)
+        block.utterances.append(u)
+        block.samples_in += len(samples)
+    Store(str(folder / "corpus")).commit(block, "test", ["parquet"])
+    options = TrainOptions.model_validate(SMALL | {"trunk": str(trunk), "steps": 3, "layout": {"name": "codec"}})
+    assert run_train(options, [str(folder / "corpus")], str(folder / "model")) == 0
+    return folder / "model"
+
+
+def test_speaks_the_prompt_as_sound(spoken_model: Path, tmp_path: Path) -> None:
+    wavs = [tmp_path / f"{name}.wav" for name in "abc"]
+    for wav, seed in zip(wavs, (1, 1, 2), strict=True):
+        spoken = speak(spoken_model, "ask what you can", wav, max_s=1.5, seed=seed)
+    assert spoken.text.split()[:1] == ["ask"]
+    samples, rate_hz = soundfile.read(wavs[2])
+    assert rate_hz == 16000
+    assert len(samples) % 320 == 0
+    assert spoken.seconds == len(samples) / rate_hz <= 1.5
+    assert np.abs(samples).max() > 0
+    same, other = (wav.read_bytes() for wav in wavs[1:])
+    assert wavs[0].read_bytes() == same != other
+
+
+def test_other_codecs_are_refused(lyra: tuple[CodecModel, Tokenizer]) -> None:
+    assert codec_options(lyra[1]).backend == "lyra"
+    with pytest.raises(UserError, match="no codec here has revision 123"):
+        codec_options(replace(lyra[1], revision="123"))
+
+
+def test_a_layout_without_codec_codes_cannot_be_heard(
+    write_corpus: Callable[..., Path], trunk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = TrainOptions.model_validate(SMALL | {"trunk": str(trunk), "steps": 2, "eval_every": 1})
+    assert run_train(options, [str(write_corpus())], str(tmp_path / "model")) == 0
+    printed = capsys.readouterr().out
+    assert "held-out loss by stream, before and after" in printed
+    assert "step-000002" in printed
+    with pytest.raises(UserError, match="layout taste says taste codes"):
+        speak(tmp_path / "model", "yes", tmp_path / "out.wav")
+    assert not (tmp_path / "out.wav").exists()

@@ -1,0 +1,1 @@
+"""When each word is said: one backend a file behind `stage.Aligner`."""

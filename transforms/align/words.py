@@ -1,0 +1,131 @@
+"""Written words and spoken tokens: what an aligner is asked to find, and back to the spelling of the transcript."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from schemas import Word
+from schemas.utterance import How
+
+_NUMBER = re.compile(r"([£$€])?(\d[\d,]*)(?:\.(\d+))?(%|st|nd|rd|th|s)?")
+_CURRENCY = {"£": ("pound", "pence"), "$": ("dollar", "cents"), "€": ("euro", "cents")}
+_SYMBOLS = {"&": "and", "%": "percent", "+": "plus", "=": "equals", "@": "at", "#": "number", "°": "degrees"}
+
+
+@dataclass(frozen=True)
+class Time:
+    """Where a token was found: seconds, and a score from 0 to 1."""
+
+    start_s: float
+    end_s: float
+    score: float
+    how: How
+
+
+def spoken(word: str, language: str = "en") -> list[str]:
+    """The lower-case tokens that a written word is said as; none for mere punctuation.
+
+    Hyphens and dashes divide; digits become words (`1455` fourteen fifty-five, `£13.60` thirteen pounds sixty, `3rd` third).
+    """
+    tokens: list[str] = []
+    for part in re.split(r"[-‐‑‒–—/…_]+", word.lower().replace("’", "'").replace("‘", "'")):
+        stripped = part.strip(" \"'“”.,;:!?()[]{}<>*«»")
+        number = _NUMBER.fullmatch(stripped)
+        if number:
+            tokens += _say_number(*number.groups(), language=language)
+            continue
+        for piece in re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*|\d+|[&%+=@#°]", unicodedata.normalize("NFC", stripped)):
+            if piece.isdecimal():
+                tokens += _say_number("", piece, None, None, language=language)
+            else:
+                tokens.append(_SYMBOLS.get(piece, piece))
+    return tokens
+
+
+def _say_number(sign: str | None, whole: str, decimals: str | None, suffix: str | None, *, language: str) -> list[str]:
+    from num2words import num2words
+
+    digits = whole.replace(",", "")
+    try:
+        value = int(digits)
+        if suffix in ("st", "nd", "rd", "th"):
+            text = num2words(value, to="ordinal", lang=language)
+        elif len(digits) == 4 and "," not in whole and 1100 <= value <= 2099 and not (sign or decimals):
+            text = num2words(value, to="year", lang=language)
+        elif len(digits) > 15 or (len(digits) > 1 and digits[0] == "0"):
+            text = " ".join(num2words(int(d), lang=language) for d in digits)
+        else:
+            text = num2words(value, lang=language)
+        if sign:
+            text += f" {_CURRENCY[sign][0]}{'' if value == 1 else 's'}"
+            text += f" {num2words(int(decimals), lang=language)}" if decimals and int(decimals) else ""
+        elif decimals:
+            text += " point " + " ".join(num2words(int(d), lang=language) for d in decimals)
+        if suffix == "%":
+            text += " percent"
+    except NotImplementedError:  # a language that num2words does not have
+        return [digits]
+    return re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", text)
+
+
+def tokens_of(words: Sequence[str], language: str = "en") -> tuple[list[str], list[int]]:
+    """All spoken tokens of a transcript, and for each the index of its written word."""
+    tokens, owners = [], []
+    for i, word in enumerate(words):
+        for token in spoken(word, language):
+            tokens.append(token)
+            owners.append(i)
+    return tokens, owners
+
+
+def written(words: Sequence[str], owners: Sequence[int], times: Sequence[Time | None], duration_s: float) -> list[Word]:
+    """Times of tokens -> times of written words, every one of them.
+
+    A word spans its timed tokens and scores their mean by duration. A word none of whose tokens was timed is laid between its
+    neighbours, in proportion to its letters: `interpolated`, score 0.
+    """
+    found: list[Time | None] = []
+    for i in range(len(words)):
+        own = [t for t, owner in zip(times, owners, strict=True) if owner == i and t is not None]
+        if not own:
+            found.append(None)
+            continue
+        weights = [max(t.end_s - t.start_s, 1e-3) for t in own]
+        score = sum(t.score * w for t, w in zip(own, weights, strict=True)) / sum(weights)
+        found.append(Time(own[0].start_s, own[-1].end_s, score, own[0].how))
+    return [
+        Word(text, t.start_s, t.end_s, t.score, t.how)
+        for text, t in zip(words, interpolate(found, [len(w) for w in words], duration_s), strict=True)
+    ]
+
+
+def interpolate(times: Sequence[Time | None], weights: Sequence[int], duration_s: float) -> list[Time]:
+    """Fill each run of None evenly by `weights` into the gap around it; clip all to 0..duration_s, in order."""
+    filled: list[Time] = []
+    at = 0.0
+    i = 0
+    while i < len(times):
+        known = times[i]
+        if known is not None:
+            start_s = min(max(known.start_s, at), duration_s)
+            end_s = min(max(known.end_s, start_s), duration_s)
+            filled.append(Time(start_s, end_s, known.score, known.how))
+            at = end_s
+            i += 1
+            continue
+        run = i
+        while run < len(times) and times[run] is None:
+            run += 1
+        following = times[run] if run < len(times) else None
+        limit = duration_s if following is None else min(max(following.start_s, at), duration_s)
+        total = sum(weights[i:run]) or 1
+        begun = at
+        passed = 0
+        for weight in weights[i:run]:
+            passed += weight
+            end_s = min(limit, begun + (limit - begun) * passed / total)
+            filled.append(Time(at, end_s, 0.0, "interpolated"))
+            at = end_s
+        i = run
+    return filled

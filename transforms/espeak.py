@@ -1,0 +1,100 @@
+"""espeak-ng (the espeakng-loader package carries library and voices): phonemes, and a plain voice.
+
+Each call runs in a process of its own. The library keeps its random state from one text to the next, so that the same text would
+not always give the same samples, and it can hang on a voice that it does not have; a fresh process and a time limit mend both.
+"""
+
+import ctypes
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+_LIMIT_S = 60
+_AUDIO_OUTPUT_RETRIEVAL = 1
+_DONT_EXIT = 0x8000
+_POS_CHARACTER = 1
+_CHARS_UTF8 = 1
+_PHONEMES_IPA = 2
+_PARAMETER_RATE = 1
+
+
+class EspeakError(RuntimeError):
+    """The library refused a voice or a text, or took too long over it."""
+
+
+def speak(text: str, voice: str = "en-us", words_per_minute: int = 160) -> tuple[np.ndarray, int]:
+    """Text -> float32 `[n]` and its rate in Hz. Raises EspeakError."""
+    data = _run({"do": "speak", "text": text, "voice": voice, "words_per_minute": words_per_minute})
+    rate_hz = int.from_bytes(data[:4], "little")
+    return np.frombuffer(data[4:], np.int16).astype(np.float32) / 32768, rate_hz
+
+
+def phonemes(texts: Sequence[str], voice: str = "en-us") -> list[list[str]]:
+    """Each text -> its clauses in IPA, with stress marks. Raises EspeakError."""
+    found: list[list[str]] = json.loads(_run({"do": "phonemes", "texts": list(texts), "voice": voice}))
+    return found
+
+
+def _run(request: dict[str, object]) -> bytes:
+    try:
+        # By path, not by module: the child then imports numpy and nothing else of this project.
+        done = subprocess.run(
+            [sys.executable, __file__], input=json.dumps(request).encode(), capture_output=True, timeout=_LIMIT_S
+        )
+    except subprocess.TimeoutExpired:
+        raise EspeakError(f"espeak-ng took more than {_LIMIT_S} s over {request}") from None
+    if done.returncode:
+        raise EspeakError(
+            done.stderr.decode(errors="replace").strip() or f"espeak-ng ended with code {done.returncode}"
+        )
+    return done.stdout
+
+
+def _child() -> None:
+    """What the child process does: one request on standard input, its answer on standard output."""
+    import espeakng_loader
+
+    request = json.loads(sys.stdin.buffer.read())
+    library = ctypes.CDLL(espeakng_loader.get_library_path())
+    rate_hz = library.espeak_Initialize(
+        _AUDIO_OUTPUT_RETRIEVAL, 0, espeakng_loader.get_data_path().encode(), _DONT_EXIT
+    )
+    if rate_hz <= 0:
+        sys.exit(f"espeak-ng does not start (code {rate_hz})")
+    if library.espeak_SetVoiceByName(request["voice"].encode()):
+        sys.exit(f"espeak-ng has no voice {request['voice']!r}")
+    if request["do"] == "phonemes":
+        sys.stdout.buffer.write(json.dumps([_phonemes(library, text) for text in request["texts"]]).encode())
+        return
+    parts: list[bytes] = []
+
+    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+    def keep(samples: int | None, count: int, events: int | None) -> int:
+        if samples and count > 0:
+            parts.append(ctypes.string_at(samples, 2 * count))
+        return 0
+
+    library.espeak_SetSynthCallback(keep)
+    library.espeak_SetParameter(_PARAMETER_RATE, request["words_per_minute"], 0)
+    data = request["text"].encode()
+    if library.espeak_Synth(data, len(data) + 1, 0, _POS_CHARACTER, 0, _CHARS_UTF8, None, None):
+        sys.exit(f"espeak-ng cannot say {request['text']!r}")
+    library.espeak_Synchronize()
+    sys.stdout.buffer.write(rate_hz.to_bytes(4, "little") + b"".join(parts))
+
+
+def _phonemes(library: ctypes.CDLL, text: str) -> list[str]:
+    library.espeak_TextToPhonemes.restype = ctypes.c_char_p
+    left = ctypes.c_char_p(text.encode())
+    clauses = []
+    while left.value:
+        clause = library.espeak_TextToPhonemes(ctypes.byref(left), _CHARS_UTF8, _PHONEMES_IPA)
+        clauses.append((clause or b"").decode().strip())
+    return [clause for clause in clauses if clause]
+
+
+if __name__ == "__main__":
+    _child()

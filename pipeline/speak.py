@@ -13,14 +13,16 @@ from transforms.codec.stage import CodecOptions, card, decode_codes, make_codec
 
 @dataclass(frozen=True)
 class Spoken:
-    """What was said: the text, the sound's length in seconds, and the wav file it is in."""
+    """What was said: the text, the sound's length in seconds, the wav file it is in, and how many words did not fit."""
 
     text: str
     seconds: float
     wav: Path
+    unsaid: int = 0
 
     def __str__(self) -> str:
-        return f"{self.text}\n{self.wav}: {self.seconds:.2f} s"
+        left = f"; {self.unsaid} words of the prompt did not fit: allow more seconds" if self.unsaid else ""
+        return f"{self.text}\n{self.wav}: {self.seconds:.2f} s{left}"
 
 
 def speak(
@@ -57,7 +59,8 @@ def speak(
     samples, rate_hz = sound(options, said.codes)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(str(out), samples, rate_hz, subtype="PCM_16")
-    return Spoken(said.text, len(samples) / rate_hz, Path(out))
+    unsaid = max(0, len(text.split()) - len(said.words))
+    return Spoken(said.text, len(samples) / rate_hz, Path(out), unsaid)
 
 
 def codec_options(wanted: Tokenizer, model: str | None = None) -> CodecOptions:

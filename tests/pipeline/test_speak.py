@@ -74,6 +74,12 @@ def test_speaks_the_prompt_as_sound(spoken_model: Path, tmp_path: Path) -> None:
     assert wavs[0].read_bytes() == same != other
 
 
+def test_words_that_do_not_fit_are_counted(spoken_model: Path, tmp_path: Path) -> None:
+    spoken = speak(spoken_model, "one two three four five six seven eight", tmp_path / "short.wav", max_s=0.1)
+    assert spoken.unsaid >= 6
+    assert "words of the prompt did not fit" in str(spoken)
+
+
 def test_other_codecs_are_refused(lyra: tuple[CodecModel, Tokenizer]) -> None:
     assert codec_options(lyra[1]).backend == "lyra"
     with pytest.raises(UserError, match="no codec here has revision 123"):

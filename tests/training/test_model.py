@@ -18,6 +18,7 @@ from training.options import TrainOptions
 from training.packing import Batch, collate, pack
 from training.reader import Corpus
 from training.text import Text, load_text
+from transforms.weights import MissingWeights, locate
 
 LAYOUTS = [TasteLayoutOptions(), CodecLayoutOptions(first_codebook_weight=100.0)]
 
@@ -131,3 +132,30 @@ def test_words_are_encoded_alone_and_come_back(text: Text, sentences: list[str])
     assert text.decode(ids) == words
     assert text.vocabulary.split(token for word in ids for token in word) == ids
     assert text.encode([words[0]])[0] == ids[0]
+
+
+def test_the_default_trunk(sentences: list[str], write_corpus: Callable[..., Path]) -> None:
+    """SmolLM2-135M: words come back from its tokenizer, and its first layer learns from a row."""
+    try:
+        folder = locate("smollm2-135m-instruct").path
+    except MissingWeights as error:
+        pytest.skip(str(error))
+    text = load_text(folder)
+    for sentence in sentences[:100]:
+        words = sentence.split()
+        ids = text.encode(words)
+        assert text.decode(ids) == words
+        assert text.vocabulary.split(token for word in ids for token in word) == ids
+    layout = make(CodecLayoutOptions(), text.vocabulary, CARDS)
+    model = HybridLM(load_trunk(folder, 1), layout.rows, 0.5, 0.5)
+    row = next(Corpus(write_corpus(n_train=1, n_heldout=0)).rows())
+    batch = collate(pack([layout.apply(layout.example(row, text.encode))], 64), 64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(2):
+        loss, _ = model.loss(batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[1] < losses[0]

@@ -74,7 +74,9 @@ def dialogues(args: argparse.Namespace) -> int:
     from pipeline.prepare import prepare as make
 
     settings = load(args.config, args.assignments)
-    blocks = plan_dialogues(settings.dialogues, rate_hz=settings.decode.rate_hz)
+    blocks = plan_dialogues(
+        settings.dialogues, rate_hz=settings.decode.rate_hz, heldout_share=settings.plan.heldout_share
+    )
     stages = dialogue_stages_of(settings)
     return _finish(settings, make(settings, blocks, stages, args.out, part=args.blocks, beam_args=args.beam), args)
 

@@ -36,11 +36,11 @@ def make_plan(entries: Sequence[Entry], options: PlanOptions, *, rate_hz: int) -
     `piece.given["split"]` says train or heldout. Where there are two recordings or more and a share is to be held out, at
     least one is: the one whose hash is smallest.
     """
-    heldout = _heldout({e.recording for e in entries}, options.heldout_share)
+    kept_out = heldout({e.recording for e in entries}, options.heldout_share)
     blocks: list[Block] = []
     filled_s = 0.0
     for entry in entries:
-        split = "heldout" if entry.recording in heldout else "train"
+        split = "heldout" if entry.recording in kept_out else "train"
         for piece in _pieces(entry, options.block_s):
             piece.given = {"split": split} | entry.given
             if not blocks or (filled_s and filled_s + piece.declared_s > options.block_s):
@@ -51,7 +51,8 @@ def make_plan(entries: Sequence[Entry], options: PlanOptions, *, rate_hz: int) -
     return blocks
 
 
-def _heldout(recordings: set[str], share: float) -> set[str]:
+def heldout(recordings: set[str], share: float) -> set[str]:
+    """The recordings kept out of training: those whose hash falls under `share`, and one of several where none does."""
     shares = {r: int(hashlib.sha256(r.encode()).hexdigest()[:8], 16) / 2**32 for r in recordings}
     found = {r for r, value in shares.items() if value < share}
     if not found and share > 0 and len(recordings) > 1:

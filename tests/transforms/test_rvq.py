@@ -19,14 +19,19 @@ def clouds(n: int = 600, dim: int = 16) -> torch.Tensor:
 
 
 def quantiser(dim: int = 16, **settings: float) -> ResidualVQ:
-    """A quantiser with identity projections, so that what it loses is the codebooks' doing, k-means on `clouds()` done."""
-    torch.manual_seed(0)
+    """A quantiser initialised on `clouds()`, whose projections lose nothing: what is lost is the codebooks' doing."""
     rvq = ResidualVQ(dim, levels=4, size=24, code_dim=dim, **settings)
-    for projection in (rvq.project_in, rvq.project_out):
-        torch.nn.init.eye_(projection.weight)
-        torch.nn.init.zeros_(projection.bias)
     rvq.initialise(clouds(), seeded())
     return rvq
+
+
+def test_initialised_projections_keep_the_principal_axes_and_scale_to_unit_variance() -> None:
+    flat = clouds() * torch.cat([torch.ones(4), torch.full((12,), 1e-3)]) + 5.0
+    rvq = ResidualVQ(16, levels=1, size=2, code_dim=4)
+    rvq.initialise(flat, seeded())
+    projected = rvq.project_in(flat)
+    torch.testing.assert_close(rvq.project_out(projected), flat, atol=0.02, rtol=0)
+    assert float(projected.square().mean()) == pytest.approx(1.0, abs=0.01)
 
 
 def test_error_falls_with_every_level() -> None:

@@ -39,6 +39,7 @@ class CodecLayoutOptions(LayoutOptions):
     """A text row in step with codec frames, beside one delayed row a codebook."""
 
     name: Literal["codec"] = "codec"
+    """Which layout this is."""
     codebooks: int | None = Field(default=None, ge=1)
     """Use only the first codebooks; null uses all."""
     acoustic_delay: int = Field(default=1, ge=0)

@@ -37,6 +37,7 @@ class TasteLayoutOptions(LayoutOptions):
     """Text tokens fused with the TASTE codes of the word before: as many positions as text tokens."""
 
     name: Literal["taste"] = "taste"
+    """Which layout this is."""
     fill_forward: bool = True
     """Repeat a word's codes at the further tokens of the next word, as TASLM does, instead of feeding nothing there."""
     learn_end: bool = True

@@ -19,7 +19,7 @@ class CodecModel(Protocol):
 
     Attributes:
         sample_rate_hz: rate of what it reads and gives. hop: samples in a frame.
-        sizes: size of each codebook that is kept. sha256: of everything that codes and their sound depend on.
+        sizes: size of each codebook that is kept. sha256: of all weights that the codes depend on.
     """
 
     sample_rate_hz: int

@@ -1,6 +1,5 @@
 """Lyra v2: Google's SoundStream codec, three TFLite models that run frame by frame and keep state."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,8 @@ _UNUSED = -1
 class LyraCodec:
     """16 kHz, 50 frames a second, up to 46 residual codebooks of 16 entries.
 
-    The encoder and the decoder carry their state from frame to frame; it is cleared before every utterance.
+    The encoder and the decoder carry state from frame to frame in resource variables, which `reset_all_variables` leaves as
+    they are: the second utterance would get other codes than in a fresh process. So every utterance gets fresh interpreters.
     """
 
     sample_rate_hz = 16000
@@ -30,9 +30,10 @@ class LyraCodec:
         weight = locate(model)
         self.sizes = (_SIZE,) * count
         self.sha256 = weight.sha256
-        self._encoder = _interpreter(weight.path / "soundstream_encoder.tflite")
-        self._decoder = _interpreter(weight.path / "lyragan.tflite")
-        quantizer = _interpreter(weight.path / "quantizer.tflite")
+        self._encoder = (weight.path / "soundstream_encoder.tflite").read_bytes()
+        self._decoder = (weight.path / "lyragan.tflite").read_bytes()
+        # Stateless, so one serves for all.
+        quantizer = _interpreter((weight.path / "quantizer.tflite").read_bytes())
         self._quantize = quantizer.get_signature_runner("encode")
         self._dequantize = quantizer.get_signature_runner("decode")
 
@@ -40,8 +41,7 @@ class LyraCodec:
         """float32 `[n]` at 16 kHz -> int32 `[K, ceil(n / 320)]`."""
         n_frames = -(-len(samples) // self.hop)
         frames = np.pad(samples, (0, n_frames * self.hop - len(samples))).astype(np.float32).reshape(n_frames, self.hop)
-        self._encoder.reset_all_variables()
-        encode = self._encoder.get_signature_runner()
+        encode = _interpreter(self._encoder).get_signature_runner()
         count = np.array(len(self.sizes), dtype=np.int32)
         codes = np.zeros((len(self.sizes), n_frames), dtype=np.int32)
         for t, frame in enumerate(frames):
@@ -55,8 +55,7 @@ class LyraCodec:
         """int `[k, T]` -> float32 `[320 T]` at 16 kHz."""
         n_codebooks, n_frames = codes.shape
         indices = np.full((_N_CODEBOOKS, 1, 1), _UNUSED, dtype=np.int32)
-        self._decoder.reset_all_variables()
-        decode = self._decoder.get_signature_runner()
+        decode = _interpreter(self._decoder).get_signature_runner()
         samples = np.zeros((n_frames, self.hop), dtype=np.float32)
         for t in range(n_frames):
             indices[:n_codebooks, 0, 0] = codes[:, t]
@@ -65,10 +64,10 @@ class LyraCodec:
         return samples.reshape(-1)
 
 
-def _interpreter(path: Path) -> Any:
+def _interpreter(model: bytes) -> Any:
     from ai_edge_litert.interpreter import Interpreter
 
     # One thread: a frame is too little work to share, and the models of other stages want the cores.
-    interpreter = Interpreter(str(path), num_threads=1)
+    interpreter = Interpreter(model_content=model, num_threads=1)
     interpreter.allocate_tensors()
     return interpreter

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from schemas.errors import UserError
 from transforms.taste.aggregator import Aggregator, EncoderStates, encoder_states, word_mean
 from transforms.taste.rvq import ResidualVQ
 from transforms.taste.words import WordTokens, tokenize_words
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 _CARD = "antiphon"
 """The one key of the file's metadata: with several, safetensors would not write the same bytes each time."""
+
+
+class WrongTokenizer(UserError):
+    """The file is no TASTE tokenizer, or it was fitted on another recogniser."""
 
 
 class TasteTokenizer(nn.Module):
@@ -129,25 +134,25 @@ def save(path: Path, tensors: dict[str, Tensor], card: dict[str, Any]) -> None:
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """The card of a file that `save` wrote. Raises ValueError for any other safetensors file."""
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-    if _CARD not in metadata:
-        raise ValueError(f"{path}: no Antiphon card in its header; fit one with `antiphon fit taste`")
-    return dict(json.loads(metadata[_CARD]))
+    """The card of a file that `save` wrote. Raises WrongTokenizer for any other file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(json.loads((file.metadata() or {})[_CARD]))
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise WrongTokenizer(f"{path}: not a file that `antiphon fit taste` wrote ({error!r})") from error
 
 
 def load(path: Path, whisper: "Whisper") -> TasteTokenizer:
     """The fitted tokenizer on top of `whisper`, in evaluation mode.
 
     Raises:
-        ValueError: the file was fitted on a checkpoint with other parameters.
+        WrongTokenizer: the file was fitted on a checkpoint with other parameters, or is none of `save`'s.
     """
     card = read_card(path)
     base = card["base"]
     found = parameters_sha256(whisper)
     if base["parameters_sha256"] != found:
-        raise ValueError(
+        raise WrongTokenizer(
             f"{path}: fitted on {base['name']}, whose parameters have sha256 {base['parameters_sha256']}; those of the "
             f"recogniser given have {found}. Name that checkpoint as `recogniser`, or fit again with `antiphon fit taste`"
         )

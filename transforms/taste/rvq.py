@@ -67,7 +67,21 @@ class ResidualVQ(nn.Module):
 
     @torch.no_grad()
     def initialise(self, vectors: Tensor, generator: torch.Generator, iterations: int = 20) -> None:
-        """Set every codebook by k-means on what the levels before it leave of `[N, dim]` vectors."""
+        """Fit projections and codebooks to `[N, dim]` vectors.
+
+        The projections become the principal axes and their transpose, scaled to a variance of 1: so what was learned on
+        unquantised vectors still holds, and the commitment is in units of the data's own variance. Every codebook becomes
+        the k-means centroids of what the levels before it leave.
+        """
+        mean = vectors.mean(0)
+        variances, axes = torch.linalg.eigh((vectors - mean).T.cov())
+        code_dim = self.codebooks.shape[-1]
+        axes = axes[:, -code_dim:]
+        scale = variances[-code_dim:].mean().sqrt()
+        self.project_in.weight.copy_(axes.T / scale)
+        self.project_in.bias.copy_(-(axes.T @ mean) / scale)
+        self.project_out.weight.copy_(axes * scale)
+        self.project_out.bias.copy_(mean)
         residual = self.project_in(vectors)
         for level, codebook in enumerate(self.codebooks):
             codebook.copy_(k_means(residual, len(codebook), generator, iterations))

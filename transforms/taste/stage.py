@@ -35,7 +35,7 @@ class Taste(Stage):
         self._options = options
 
     def setup(self) -> None:
-        """Raises MissingWeights, or ValueError where the weights were fitted on another recogniser."""
+        """Raises MissingWeights, or WrongTokenizer where the weights were fitted on another recogniser."""
         from transforms.taste.model import load
         from transforms.whisper_model import load_whisper
 

@@ -1,0 +1,112 @@
+"""What codecs keep of speech: word error rate after coding, STOI against the original, bit rate and speed on one thread.
+
+python -m benchmarks.codecs [--clips N]
+"""
+
+import argparse
+import time
+from dataclasses import dataclass
+
+import jiwer
+import numpy as np
+import torch
+from pystoi import stoi
+
+from benchmarks.common import Clip, clips, machine, table
+from schemas import Block, Utterance
+from transforms.codec import melspec
+from transforms.codec.hifigan import Vocoder
+from transforms.codec.stage import CodecOptions, card, make_codec
+from transforms.normalize import normalize
+from transforms.resample import resample
+from transforms.transcribe.stage import Transcribe, TranscribeOptions
+
+RATE_HZ = 16000
+
+CODECS = {
+    "mel, 4 codebooks": CodecOptions(),
+    "mel, 2 codebooks": CodecOptions(n_codebooks=2),
+    "Lyra v2, 16 codebooks": CodecOptions(backend="lyra", model="lyra", n_codebooks=16),
+    "Lyra v2, 30 codebooks": CodecOptions(backend="lyra", model="lyra", n_codebooks=30),
+    "Lyra v2, 46 codebooks": CodecOptions(backend="lyra", model="lyra", n_codebooks=46),
+}
+
+
+@dataclass
+class Run:
+    """Sound that came back, `[n]` at 16 kHz for each clip; "" and 0.0 where there was nothing to code."""
+
+    heard: list[np.ndarray]
+    kbit_per_s: str = ""
+    encode_s: float = 0.0
+    decode_s: float = 0.0
+
+
+def coded(found: list[Clip], options: CodecOptions) -> Run:
+    """Every clip through a codec and back."""
+    codec = make_codec(options)
+    run = Run([], f"{card(options, codec).bits_per_s / 1000:.2f}")
+    # The vocoder is loaded at the first decoding, which is no part of its speed.
+    codec.decode(codec.encode(np.zeros(codec.hop, dtype=np.float32)))
+    for clip in found:
+        samples = resample(clip.samples, clip.rate_hz, codec.sample_rate_hz)
+        started = time.perf_counter()
+        codes = codec.encode(samples)
+        encoded = time.perf_counter()
+        made = codec.decode(codes)
+        run.encode_s += encoded - started
+        run.decode_s += time.perf_counter() - encoded
+        run.heard.append(resample(made, codec.sample_rate_hz, RATE_HZ)[: len(clip.samples)])
+    return run
+
+
+def vocoded(found: list[Clip]) -> Run:
+    """Every clip through the log-mel spectrogram and HiFi-GAN alone: the best that the mel codec could be."""
+    vocoder = Vocoder("hifigan-universal")
+    run = Run([])
+    for clip in found:
+        log_mel = melspec.log_mel(torch.from_numpy(resample(clip.samples, clip.rate_hz, melspec.RATE_HZ)))
+        run.heard.append(resample(vocoder(log_mel).numpy(), melspec.RATE_HZ, RATE_HZ)[: len(clip.samples)])
+    return run
+
+
+def word_error_rate(found: list[Clip], heard: list[np.ndarray], recogniser: Transcribe) -> float:
+    block = Block(0, RATE_HZ)
+    block.utterances = [
+        Utterance(clip.line["id"], -1, 0, len(samples), samples, RATE_HZ)
+        for clip, samples in zip(found, heard, strict=True)
+    ]
+    recogniser(block)
+    said = {clip.line["id"]: normalize(clip.line["text"], "en") for clip in found}
+    # What was rejected for want of words counts as all words missed.
+    understood = {u.source: normalize(u.text, "en") for u in block.utterances}
+    return jiwer.wer(list(said.values()), [understood.get(name, "") for name in said])
+
+
+def intelligibility(found: list[Clip], heard: list[np.ndarray]) -> float:
+    """Mean STOI (Taal et al. 2011) against the originals."""
+    return float(np.mean([stoi(c.samples[: len(h)], h, RATE_HZ) for c, h in zip(found, heard, strict=True)]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clips", type=int, default=20, help="the first N clips")
+    found = clips("librispeech-test-other.jsonl", parser.parse_args().clips)
+    seconds = sum(clip.seconds for clip in found)
+    torch.set_num_threads(1)
+    recogniser = Transcribe(TranscribeOptions())
+    recogniser.setup()
+    print(machine("torch", "ai-edge-litert"))
+    print(f"{len(found)} clips of LibriSpeech test-other, {seconds:.0f} s; words by Whisper tiny; one thread\n")
+    runs = {"original": Run([clip.samples for clip in found]), "HiFi-GAN, nothing quantised": vocoded(found)}
+    runs |= {name: coded(found, options) for name, options in CODECS.items()}
+    rows = []
+    for name, run in runs.items():
+        wer = word_error_rate(found, run.heard, recogniser)
+        speed = [f"{seconds / s:.1f}" if s else "" for s in (run.encode_s, run.decode_s)]
+        rows.append([name, run.kbit_per_s, f"{wer:.1%}", f"{intelligibility(found, run.heard):.3f}", *speed])
+    print(table(["codec", "kbit/s", "WER", "STOI", "encode, x real time", "decode, x real time"], rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -84,19 +84,20 @@ def load(path: str | None, assignments: Sequence[str] = ()) -> Config:
             )
     for assignment in assignments:
         try:
-            _assign(values, assignment)
+            assign(values, assignment)
         except ValueError as error:
             mistakes.append(f"--set {assignment}: {error}")
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        mistakes += [_explain(e, path or "config") for e in error.errors()]
+        mistakes += [explain(e, path or "config") for e in error.errors()]
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return config
 
 
-def _assign(values: dict[str, Any], assignment: str) -> None:
+def assign(values: dict[str, Any], assignment: str) -> None:
+    """Set one field of nested `values` by an `a.b=c` assignment whose value is YAML. Raises ValueError where it is neither."""
     name, equals, text = assignment.partition("=")
     if not equals or not all(name.split(".")):
         raise ValueError("write it as section.field=value")
@@ -112,12 +113,12 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
     values[field] = value
 
 
-def _explain(error: Mapping[str, Any], path: str) -> str:
-    """One pydantic error as a line that names the field, what is wrong with it and what it was."""
+def explain(error: Mapping[str, Any], path: str, top: type[BaseModel] = Config) -> str:
+    """One pydantic error as a line that names the field of `top`, what is wrong with it and what it was."""
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         *parents, name = error["loc"]
-        near = difflib.get_close_matches(str(name), _names(parents), n=1, cutoff=0.5)
+        near = difflib.get_close_matches(str(name), _names(parents, top), n=1, cutoff=0.5)
         hint = f"; did you mean {'.'.join([*map(str, parents), near[0]])}?" if near else ""
         return f"{path}: {where}: there is no such field{hint}"
     return f"{path}: {where}: {error['msg']} (it is {error['input']!r:.80})"
@@ -129,9 +130,8 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
             yield kind
 
 
-def _names(parents: Sequence[Any]) -> list[str]:
-    """Field names of the section at `parents`."""
-    model: type[BaseModel] = Config
+def _names(parents: Sequence[Any], model: type[BaseModel]) -> list[str]:
+    """Field names of the section of `model` at `parents`."""
     for name in parents:
         field = model.model_fields.get(str(name))
         found = list(_models(field.annotation)) if field else []

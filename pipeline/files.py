@@ -8,6 +8,7 @@ appears when it is closed.
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 TEMPORARY = ".tmp-"
 """Prefix of names that a crash may leave behind; `sweep` removes them."""
@@ -21,10 +22,10 @@ def join(root: str, *parts: str) -> str:
     return "/".join([root.rstrip("/"), *parts]) if is_remote(root) else os.path.join(root, *parts)
 
 
-def _beam() -> type:
+def _beam() -> Any:
     from apache_beam.io.filesystems import FileSystems
 
-    return FileSystems  # type: ignore[no-any-return]
+    return FileSystems
 
 
 def write(path: str, data: bytes) -> None:

@@ -1,0 +1,63 @@
+"""How the tokenizers in `transforms/embedded` were fitted: a manifest, a corpus, three fits.
+
+python -m examples.embedded [--work FOLDER] [units] [codec] [taste]
+
+Data: speechocean762's training set (2,500 sentences, 2.9 h, 125 speakers; CC BY 4.0), in the folder beside the project. On two
+cores without a GPU: about a quarter of an hour for the corpus and the units, half an hour for each of the others.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SPEECH = ROOT.parent / "shared" / "data" / "speechocean762-train.jsonl"
+EMBEDDED = ROOT / "transforms" / "embedded"
+DATA = "speechocean762 train: 2,500 sentences, 2.9 h, 125 speakers (CC BY 4.0)"
+
+
+def written(text: str) -> str:
+    """The set's capitals as a recogniser writes them, since a tokenizer meets recognised text later: `WE CALL I` -> `We call I.`"""
+    words = [
+        "I" if word == "i" else word.replace("i'", "I'") if word.startswith("i'") else word
+        for word in text.lower().split()
+    ]
+    return f"{words[0][:1].upper()}{words[0][1:]} {' '.join(words[1:])}".strip() + "."
+
+
+def manifest(path: Path) -> None:
+    """The set's own manifest with `written` texts and absolute paths."""
+    lines = [json.loads(line) for line in SPEECH.read_text().splitlines()]
+    fields = ({**line, "audio": str(SPEECH.parent / line["audio"]), "text": written(line["text"])} for line in lines)
+    path.write_text("".join(json.dumps(f) + "\n" for f in fields))
+
+
+def antiphon(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "pipeline.cli", *arguments], cwd=ROOT, check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("embedded"), help="takes the corpus (default ./embedded)")
+    parser.add_argument("what", nargs="*", choices=["units", "codec", "taste", []], help="all three without one")
+    args = parser.parse_args()
+    work = args.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    manifest(work / "manifest.jsonl")
+    settings = work / "config.yaml"
+    settings.write_text(
+        f"sources: [{json.dumps(str(work / 'manifest.jsonl'))}]\n"
+        "segment: {backend: none, min_s: 0.5}\ntranscribe: {backend: given}\ncodec: null\ntaste: null\n"
+    )
+    corpus = str(work / "corpus")
+    for what in args.what or ["units", "codec", "taste"]:
+        # Prepared again before each fit: TASTE needs the units that were just fitted, and resuming costs nothing.
+        antiphon("prepare", str(settings), "--out", corpus, *(["--set", "units=null"] if what == "units" else []))
+        out = EMBEDDED if what == "taste" else EMBEDDED / f"antiphon-{what}.safetensors"
+        antiphon("fit", what, corpus, "--out", str(out), "--set", f"data={json.dumps(DATA)}")
+
+
+if __name__ == "__main__":
+    main()

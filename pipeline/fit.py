@@ -1,0 +1,87 @@
+"""`antiphon fit`: a tokenizer of one's own, from the audio, text and units of a corpus."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipeline.config import ConfigError, assign, explain
+from pipeline.inspect import read_rows
+from pipeline.shards import decode_flac
+from pipeline.store import Store
+from schemas import Utterance
+from schemas import record as records
+from schemas.errors import UserError
+from transforms.options import Options
+
+Say = Callable[[str], None]
+
+
+def run_fit(
+    what: str,
+    corpus: str,
+    out: str,
+    assignments: Sequence[str],
+    say: Say = lambda line: print(line, file=sys.stderr, flush=True),
+) -> int:
+    """Fit `what` (units, codec or taste) on a corpus and write it to `out`. Returns the exit code.
+
+    Raises UserError: no corpus there, options that do not exist, too little data, a corpus without what the fit needs.
+    """
+    store = Store(corpus)
+    commits = store.commits().values()
+    if not commits:
+        raise UserError(f"{corpus}: no committed shard here; make a corpus with `antiphon prepare`")
+    rows, hours = sum(c.rows for c in commits), sum(c.seconds_kept for c in commits) / 3600
+    values: dict[str, Any] = {"data": f"{rows} utterances, {hours:.2f} h, of {Path(corpus).name}"}
+    mistakes = []
+    for assignment in assignments:
+        try:
+            assign(values, assignment)
+        except ValueError as error:
+            mistakes.append(f"--set {assignment}: {error}")
+    target = Path(out)
+    values["folder" if what == "taste" else "path"] = target
+    kind, fit = _fit(what)
+    try:
+        options = kind.model_validate(values)
+    except ValidationError as error:
+        mistakes += [explain(e, f"fit {what}", kind) for e in error.errors()]
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    if what != "taste" and target.suffix != ".safetensors":
+        raise UserError(f"--out {out}: give the name of a .safetensors file")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        print(fit(utterances(corpus), options, say))
+    except ValueError as error:
+        raise UserError(f"{corpus}: {error}") from error
+    return 0
+
+
+def utterances(corpus: str) -> Iterator[Utterance]:
+    """The rows of a corpus as utterances, audio decoded, in the order of the shards; one shard in memory at a time."""
+    for row in read_rows(corpus):
+        samples = decode_flac(row["audio"]["bytes"])
+        rate_hz = round(len(samples) / row["duration_s"])
+        utterance = records.from_row(row, samples, rate_hz)
+        utterance.given = {"speaker": row["speaker"]} if row["speaker"] else {}
+        yield utterance
+
+
+def _fit(what: str) -> tuple[type[Options], Callable[..., Any]]:
+    """The options of a fit and its function; the heavy modules are imported here."""
+    if what == "units":
+        from transforms.units.fit import FitUnitsOptions, fit_units
+
+        return FitUnitsOptions, fit_units
+    if what == "codec":
+        from transforms.codec.fit import FitCodecOptions, fit_codec
+
+        return FitCodecOptions, fit_codec
+    from transforms.taste.fit import fit_taste
+    from transforms.taste.options import FitTasteOptions
+
+    return FitTasteOptions, fit_taste

@@ -12,8 +12,17 @@ from transforms.align.stage import AlignOptions
 from transforms.align.words import Time, tokens_of, written
 
 _FRAME_S = 0.01
+_SHIFT_S = 0.0078
+"""Frame u is a window of 25.6 ms from 10 u ms on, so what changes between frames u - 1 and u changes at 10 u + 12.8 - 5 ms."""
+_SILENCE = 0.1
+"""Probability of a pause between two words. pocketsphinx's own, 0.005, is meant for a recogniser: it lets words run into pauses."""
 # Tried in order. The first is pocketsphinx's own; the second hardly prunes, for hard audio.
 _BEAMS: tuple[dict[str, float], ...] = ({}, {"beam": 1e-120, "pbeam": 1e-120, "wbeam": 1e-100})
+
+
+def make_decoder(**beams: float) -> Decoder:
+    """pocketsphinx with its bundled English model, ready to align."""
+    return Decoder(lm=None, loglevel="FATAL", silprob=_SILENCE, **beams)
 
 
 class GmmAligner:
@@ -25,7 +34,7 @@ class GmmAligner:
     """
 
     def __init__(self, options: AlignOptions) -> None:
-        self._decoders = [Decoder(lm=None, loglevel="FATAL", **beams) for beams in _BEAMS]
+        self._decoders = [make_decoder(**beams) for beams in _BEAMS]
         self._unpronounceable: set[str] = set()
 
     def align(self, samples: np.ndarray, words: Sequence[str], language: str) -> list[Word]:
@@ -77,4 +86,5 @@ def _align(decoder: Decoder, pcm: bytes, tokens: Sequence[str]) -> list[Time] | 
 
 def _time(start: int, end: int, ratio: float) -> Time:
     score = math.exp(math.log(max(ratio, 1e-300)) / max(1, end - start))
-    return Time(start * _FRAME_S, end * _FRAME_S, min(1.0, score), "gmm")
+    start_s = start * _FRAME_S + _SHIFT_S if start else 0.0
+    return Time(start_s, end * _FRAME_S + _SHIFT_S, min(1.0, score), "gmm")

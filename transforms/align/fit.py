@@ -186,12 +186,16 @@ def fit_examples(examples: Sequence[Example], options: FitAlignOptions, say: Cal
         if turn:
             relabel(examples, network, prior_of(labelled))
             labelled = [e for e in examples if e.labels is not None and not e.heldout]
-            say(f"round {turn + 1}: aligned {sum(e.labels is not None for e in examples)} of {len(examples)} utterances")
+            say(
+                f"round {turn + 1}: aligned {sum(e.labels is not None for e in examples)} of {len(examples)} utterances"
+            )
         rate = options.learning_rate / (2 if turn else 1)
         train(network, labelled, epochs, rate, options.batch_frames, random, say)
     hours = sum(len(e.encoded) for e in labelled) / 50 / 3600
     network.half().float()  # as the file keeps it, so that the figures are those of the file
-    frame_error, phone_error_rate = measure(network, prior_of(labelled), [e for e in examples if e.heldout] or labelled[:50])
+    frame_error, phone_error_rate = measure(
+        network, prior_of(labelled), [e for e in examples if e.heldout] or labelled[:50]
+    )
     about = {
         "encoder": options.encoder,
         "encoder_sha256": parameters_sha256(load_whisper(options.encoder).encoder),
@@ -204,7 +208,7 @@ def fit_examples(examples: Sequence[Example], options: FitAlignOptions, say: Cal
         "heldout_frame_error": round(frame_error, 4),
         "heldout_phone_error_rate": round(phone_error_rate, 4),
     }
-    Head(network, prior_of(labelled), about).save(options.path)
+    Head(network, prior_of(labelled), about, Ears(options.encoder, options.layer)).save(options.path)
     return FittedHead(options.path, len(labelled), hours, frame_error, phone_error_rate)
 
 
@@ -290,7 +294,7 @@ def train(
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
-            losses.append(float(loss))
+            losses.append(loss.item())
             step += 1
         say(f"epoch {epoch + 1} of {epochs}: {len(examples)} utterances, loss {np.mean(losses):.3f}")
     network.eval()

@@ -1,4 +1,4 @@
-"""How words are said, as ARPAbet phones: the CMU dictionary for English, espeak-ng's rules for all else and every other language."""
+"""How words are said, as ARPAbet phones: the CMU dictionary for English, espeak-ng's rules for all else, in any language."""
 
 import re
 import unicodedata

@@ -20,9 +20,9 @@ _SILENCE = 0.1
 _BEAMS: tuple[dict[str, float], ...] = ({}, {"beam": 1e-120, "pbeam": 1e-120, "wbeam": 1e-100})
 
 
-def make_decoder(**beams: float) -> Decoder:
+def make_decoder(**settings: float) -> Decoder:
     """pocketsphinx with its bundled English model, ready to align."""
-    return Decoder(lm=None, loglevel="FATAL", silprob=_SILENCE, **beams)
+    return Decoder(lm=None, loglevel="FATAL", silprob=_SILENCE, **settings)
 
 
 class GmmAligner:
@@ -33,8 +33,12 @@ class GmmAligner:
     on texts of other clips about 0.02.
     """
 
-    def __init__(self, options: AlignOptions) -> None:
-        self._decoders = [make_decoder(**beams) for beams in _BEAMS]
+    longest = 60 * 16000
+    """Samples beyond which pocketsphinx's memory and pruning are not worth trying."""
+
+    def __init__(self, options: AlignOptions, every: int = 1) -> None:
+        """`every`: Gaussians are looked up on one frame in so many."""
+        self._decoders = [make_decoder(ds=every, **beams) for beams in _BEAMS]
         self._unpronounceable: set[str] = set()
 
     def align(self, samples: np.ndarray, words: Sequence[str], language: str) -> list[Word]:

@@ -1,6 +1,5 @@
 """A phone classifier on Whisper's encoder: which third of which English phone each 10 ms of sound is."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from schemas.errors import UserError
+from transforms.units.encoder import parameters_sha256
 from transforms.whisper_model import load_whisper
 
-PHONES = (
-    "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH"
-).split()
+_ARPABET = "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH"
+PHONES = _ARPABET.split()
 STATES = 3
 """Classes of a phone: its beginning, middle and end, as the states of an HMM."""
 N_CLASSES = 1 + STATES * len(PHONES)
@@ -80,6 +79,7 @@ class Ears:
         """Raises MissingWeights where the Whisper checkpoint is not on this machine."""
         self._encoder = load_whisper(model).encoder
         self._layer = layer
+        self.sha256 = parameters_sha256(self._encoder)
         self.dim = self._encoder.positional_embedding.shape[1]
 
     @torch.inference_mode()
@@ -105,13 +105,15 @@ class Head:
         about: the file's header: data, licence, options and figures.
     """
 
-    def __init__(self, network: Network, prior: np.ndarray, about: dict[str, Any]) -> None:
-        self.network, self.prior, self.about = network.eval(), prior, about
-        self._ears: Ears | None = None
+    def __init__(self, network: Network, prior: np.ndarray, about: dict[str, Any], ears: Ears) -> None:
+        self.network, self.prior, self.about, self.ears = network.eval(), prior, about, ears
 
     @classmethod
-    def load(cls, path: Path) -> "Head":
-        """Read what `save` wrote. Raises WrongHead for any other file."""
+    def load(cls, path: Path, encoder: str) -> "Head":
+        """Read what `save` wrote, to be used on the encoder of that Whisper checkpoint.
+
+        Raises WrongHead for any other file, and for one that was fitted on another encoder.
+        """
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -123,7 +125,13 @@ class Head:
             network.load_state_dict(tensors)
         except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
             raise WrongHead(f"{path}: not a phone classifier that `transforms.align.fit` wrote ({error!r})") from error
-        return cls(network, prior, about)
+        ears = Ears(encoder, about["layer"])
+        if ears.sha256 != about["encoder_sha256"]:
+            raise WrongHead(
+                f"{path}: fitted on the encoder of {about['encoder']} (parameters {about['encoder_sha256'][:12]}), but the config "
+                f"asks for {encoder} (parameters {ears.sha256[:12]}); set align.encoder to what it was fitted on"
+            )
+        return cls(network, prior, about, ears)
 
     def save(self, path: Path) -> None:
         """Write it as float16. The same head gives the same bytes."""
@@ -132,20 +140,6 @@ class Head:
         tensors = {key: value.half().contiguous() for key, value in self.network.state_dict().items()}
         tensors["prior"] = torch.from_numpy(self.prior).half()
         save_file(tensors, path, metadata={_HEADER: json.dumps(self.about, sort_keys=True)})
-
-    @property
-    def sha256(self) -> str:
-        """Of the parameters, as they are kept."""
-        digest = hashlib.sha256()
-        for _, value in sorted(self.network.state_dict().items()):
-            digest.update(value.half().numpy().tobytes())
-        return digest.hexdigest()
-
-    @property
-    def ears(self) -> Ears:
-        if self._ears is None:
-            self._ears = Ears(self.about["encoder"], self.about["layer"])
-        return self._ears
 
     @torch.inference_mode()
     def log_posteriors(self, samples: np.ndarray) -> np.ndarray:

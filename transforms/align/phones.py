@@ -1,6 +1,5 @@
 """Alignment on the phone classifier's frames: 10 ms, every language that can be read aloud, wildcards for what cannot."""
 
-import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +10,7 @@ from transforms.align.head import Head
 from transforms.align.pieces import align_pieces
 from transforms.align.placing import Placed
 from transforms.align.stage import RATE_HZ, AlignOptions
-from transforms.align.words import Time, tokens_of, written
+from transforms.align.words import Time, tokens_of, with_wildcards, written
 from transforms.weights import locate
 
 FRAME_S = 0.01
@@ -32,14 +31,13 @@ class PhoneAligner:
 
     def __init__(self, options: AlignOptions) -> None:
         """Raises MissingWeights, or WrongHead for a file that is no phone classifier."""
-        self._head = Head.load(locate(options.model or "antiphon-phones").path)
+        self._head = Head.load(locate(options.head).path, options.encoder)
         self._lexicon = Lexicon()
 
     def align(self, samples: np.ndarray, words: Sequence[str], language: str) -> list[Word]:
         """See `Aligner.align`. Any length: an hour is placed roughly as a whole, then exactly piece by piece."""
         duration_s = len(samples) / RATE_HZ
-        tokens, owners = tokens_of(words, language or "en")
-        tokens, owners = with_wildcards(words, tokens, owners)
+        tokens, owners = with_wildcards(words, *tokens_of(words, language or "en"))
         times: list[Time | None] = [None] * len(tokens)
         if tokens and len(samples) >= 2 * RATE_HZ // 100:
             variants = self._lexicon.look_up(tokens, language)
@@ -58,12 +56,3 @@ def seconds(placed: Placed, n_frames: int, duration_s: float) -> tuple[float, fl
     start_s = placed.start * FRAME_S + SHIFT_S if placed.start > 0 else 0.0
     end_s = placed.end * FRAME_S + SHIFT_S if placed.end < n_frames else duration_s
     return max(0.0, start_s), min(end_s, duration_s)
-
-
-def with_wildcards(words: Sequence[str], tokens: Sequence[str], owners: Sequence[int]) -> tuple[list[str], list[int]]:
-    """Give every written word that has no token, but is more than punctuation, an empty one."""
-    pairs = list(zip(owners, tokens, strict=True))
-    silent = set(range(len(words))) - set(owners)
-    pairs += [(i, "") for i in silent if any(unicodedata.category(c)[0] in "LNS" for c in words[i])]
-    pairs.sort(key=lambda pair: pair[0])
-    return [token for _, token in pairs], [owner for owner, _ in pairs]

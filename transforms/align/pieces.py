@@ -73,7 +73,7 @@ def _exactly(
 def _roughly(
     log_posteriors: np.ndarray, prior: np.ndarray, variants: Sequence[Sequence[Phones]]
 ) -> list[Placed] | None:
-    """One class a phone, its best state; two frames at once. Scores are left at half the probability of the phones found."""
+    """One class a phone, its best state; two frames at once."""
     n = len(log_posteriors) // _COARSE
     scores = np.empty((n, len(PHONES) + 2), np.float32)
     for begin in range(0, n, _WHOLE):
@@ -89,8 +89,9 @@ def _roughly(
     if states is None:
         return None
     starts, ends = token_frames(states, units, len(variants))
-    probabilities = np.exp(np.minimum(scores, 0.0))
+    columns = np.where(states % 2, units.columns[np.minimum(states // 2, len(units.columns) - 1)], 0)
+    worth = np.exp(np.minimum(scores[np.arange(n), columns], 0.0))
     return [
-        Placed(float(a * _COARSE), float(b * _COARSE), 0.5 * float(probabilities[a:b, 1:-1].max(axis=1).mean()))
+        Placed(float(a * _COARSE), float(b * _COARSE), float(worth[a:b].mean()))
         for a, b in zip(starts.tolist(), ends.tolist(), strict=True)
     ]

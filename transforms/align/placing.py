@@ -65,7 +65,10 @@ def _columns(phones: Phones) -> list[int]:
 
 
 def emissions(log_posteriors: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """Log-posteriors `[T, N_CLASSES]`, the classes' frequency `[N_CLASSES]` -> scores `[T, N_CLASSES + 1]`, float32: scaled likelihoods and the wildcard's."""
+    """Log-posteriors `[T, N_CLASSES]`, the classes' frequency `[N_CLASSES]` -> float32 scores `[T, N_CLASSES + 1]`.
+
+    Scaled likelihoods, and last the wildcard's.
+    """
     scores = log_posteriors - _PRIOR_WEIGHT * np.log(prior + 1e-5)
     star = scores[:, 1:].max(axis=1, initial=-np.inf, keepdims=True) + _STAR_WEIGHT
     return np.concatenate([scores, star], axis=1).astype(np.float32)

@@ -15,16 +15,29 @@ from transforms.weights import locate
 
 RATE_HZ = 16000
 
-BACKENDS = {"gmm": "transforms.align.gmm:GmmAligner", "ctc": "transforms.align.ctc:CtcAligner"}
+BACKENDS = {
+    "joint": "transforms.align.joint:JointAligner",
+    "phones": "transforms.align.phones:PhoneAligner",
+    "gmm": "transforms.align.gmm:GmmAligner",
+    "ctc": "transforms.align.ctc:CtcAligner",
+}
 
 
 class AlignOptions(Options):
     """Which aligner places the words."""
 
-    backend: Literal["gmm", "ctc"] = "gmm"
-    """"gmm": pocketsphinx and its English model, 10 ms frames. "ctc": any Hugging Face CTC checkpoint, any language it spells."""
+    backend: Literal["joint", "phones", "gmm", "ctc"] = "joint"
+    """"phones": a phone classifier on Whisper's encoder, any language that espeak-ng reads. "gmm": pocketsphinx, English only.
+    "joint": the mean of both in English, "phones" elsewhere. "ctc": any Hugging Face CTC checkpoint, any language it spells."""
     model: str = ""
-    """The CTC checkpoint's folder, or its name; `gmm` brings its own."""
+    """The CTC checkpoint's folder, or its name; or a phone classifier other than the one that comes with the project."""
+    encoder: str = "whisper-tiny"
+    """The Whisper checkpoint whose encoder the phone classifier reads; the one it was fitted on."""
+
+    @property
+    def head(self) -> str:
+        """Name or path of the phone classifier."""
+        return self.model or "antiphon-phones"
 
 
 class Aligner(Protocol):
@@ -42,6 +55,7 @@ class Align(Stage):
     """Sets `words`, one for each white-space-separated word of `text`, and `align_score`, the mean of their scores."""
 
     name = "align"
+    version = 2
 
     def __init__(self, options: AlignOptions) -> None:
         super().__init__(options)
@@ -52,7 +66,10 @@ class Align(Stage):
         self._aligner: Aligner = load(BACKENDS, self._options.backend, "align.backend")(self._options)
 
     def weights(self) -> dict[str, str]:
-        return {self._options.model: locate(self._options.model).sha256} if self._options.backend == "ctc" else {}
+        names = {"gmm": [], "ctc": [self._options.model]}.get(
+            self._options.backend, [self._options.head, self._options.encoder]
+        )
+        return {name: locate(name).sha256 for name in names}
 
     def __call__(self, block: Block) -> Block:
         map_batches(block, self.name, self._align, self._keep, max_items=1)

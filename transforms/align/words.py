@@ -10,6 +10,10 @@ from schemas.utterance import How
 
 _NUMBER = re.compile(r"([£$€])?(\d[\d,]*)(?:\.(\d+))?(%|st|nd|rd|th|s)?")
 _CURRENCY = {"£": ("pound", "pence"), "$": ("dollar", "cents"), "€": ("euro", "cents")}
+_DIGITS_READ_ALOUD = {"ja", "zh", "yue", "ko"}
+"""Languages whose numbers num2words writes in characters that say nothing of their sound; espeak-ng reads digits in them."""
+_MARKS = {"M", "Cf"}
+"""Unicode categories that continue a letter: vowel signs, accents, joiners."""
 _SYMBOLS = {"&": "and", "%": "percent", "+": "plus", "=": "equals", "@": "at", "#": "number", "°": "degrees"}
 
 
@@ -26,7 +30,8 @@ class Time:
 def spoken(word: str, language: str = "en") -> list[str]:
     """The lower-case tokens that a written word is said as; none for mere punctuation.
 
-    Hyphens and dashes divide; digits become words (`1455` fourteen fifty-five, `£13.60` thirteen pounds sixty, `3rd` third).
+    Hyphens and dashes divide; digits become words (`1455` fourteen fifty-five, `£13.60` thirteen pounds sixty, `3rd` third); so
+    do symbols, in English. A run of an unspaced script is one token where its script does not change.
     """
     tokens: list[str] = []
     for part in re.split(r"[-‐‑‒–—/…_]+", word.lower().replace("’", "'").replace("‘", "'")):
@@ -35,18 +40,48 @@ def spoken(word: str, language: str = "en") -> list[str]:
         if number:
             tokens += _say_number(*number.groups(), language=language)
             continue
-        for piece in re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*|\d+|[&%+=@#°]", unicodedata.normalize("NFC", stripped)):
+        for piece in pieces(unicodedata.normalize("NFC", stripped)):
             if piece.isdecimal():
                 tokens += _say_number("", piece, None, None, language=language)
-            else:
-                tokens.append(_SYMBOLS.get(piece, piece))
+            elif piece not in _SYMBOLS:
+                tokens.append(piece)
+            elif language == "en":
+                tokens.append(_SYMBOLS[piece])
     return tokens
+
+
+def pieces(text: str) -> list[str]:
+    """Runs of letters of one script with their marks and inner apostrophes, runs of digits, and known symbols; the rest goes."""
+    found: list[str] = []
+    before = ""
+    for i, c in enumerate(text):
+        category = unicodedata.category(c)
+        inner = c == "'" and before and i + 1 < len(text) and text[i + 1].isalpha()
+        if (category[0] in _MARKS or category in _MARKS or inner) and before not in ("", "digit"):
+            found[-1] += c
+            continue
+        kind = "digit" if c.isdecimal() else _script(c) if c.isalpha() else c if c in _SYMBOLS else ""
+        if kind and kind == before and kind != c:
+            found[-1] += c
+        elif kind:
+            found.append(c)
+        before = "" if kind == c else kind
+    return found
+
+
+def _script(letter: str) -> str:
+    """The script of a letter, as far as its name tells: LATIN, CJK, HANGUL ... Japanese syllables count as one."""
+    name = unicodedata.name(letter, "LETTER").split(" ")[0].split("-")[0]
+    return {"KATAKANA": "HIRAGANA", "MODIFIER": "LATIN", "FULLWIDTH": "LATIN", "MICRO": "GREEK"}.get(name, name)
 
 
 def _say_number(sign: str | None, whole: str, decimals: str | None, suffix: str | None, *, language: str) -> list[str]:
     from num2words import num2words
 
     digits = whole.replace(",", "")
+    if language in _DIGITS_READ_ALOUD:
+        return [digits]
+    english = language == "en"
     try:
         value = int(digits)
         if suffix in ("st", "nd", "rd", "th"):
@@ -57,16 +92,17 @@ def _say_number(sign: str | None, whole: str, decimals: str | None, suffix: str 
             text = " ".join(num2words(int(d), lang=language) for d in digits)
         else:
             text = num2words(value, lang=language)
-        if sign:
+        if sign and english:
             text += f" {_CURRENCY[sign][0]}{'' if value == 1 else 's'}"
             text += f" {num2words(int(decimals), lang=language)}" if decimals and int(decimals) else ""
         elif decimals:
-            text += " point " + " ".join(num2words(int(d), lang=language) for d in decimals)
-        if suffix == "%":
+            text += " point " if english else " "
+            text += " ".join(num2words(int(d), lang=language) for d in decimals)
+        if suffix == "%" and english:
             text += " percent"
-    except NotImplementedError:  # a language that num2words does not have
-        return [digits]
-    return re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", text)
+    except (NotImplementedError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError):
+        return [digits]  # a language, or a form of number in it, that num2words does not have
+    return pieces(text.lower())
 
 
 def tokens_of(words: Sequence[str], language: str = "en") -> tuple[list[str], list[int]]:
@@ -79,25 +115,38 @@ def tokens_of(words: Sequence[str], language: str = "en") -> tuple[list[str], li
     return tokens, owners
 
 
+def with_wildcards(words: Sequence[str], tokens: Sequence[str], owners: Sequence[int]) -> tuple[list[str], list[int]]:
+    """Give every written word that has no token, but is more than punctuation, an empty one."""
+    pairs = list(zip(owners, tokens, strict=True))
+    silent = set(range(len(words))) - set(owners)
+    pairs += [(i, "") for i in silent if any(unicodedata.category(c)[0] in "LNS" for c in words[i])]
+    pairs.sort(key=lambda pair: pair[0])
+    return [token for _, token in pairs], [owner for owner, _ in pairs]
+
+
 def written(words: Sequence[str], owners: Sequence[int], times: Sequence[Time | None], duration_s: float) -> list[Word]:
     """Times of tokens -> times of written words, every one of them.
 
     A word spans its timed tokens and scores their mean by duration. A word none of whose tokens was timed is laid between its
     neighbours, in proportion to its letters: `interpolated`, score 0.
     """
-    found: list[Time | None] = []
-    for i in range(len(words)):
-        own = [t for t, owner in zip(times, owners, strict=True) if owner == i and t is not None]
-        if not own:
-            found.append(None)
-            continue
-        weights = [max(t.end_s - t.start_s, 1e-3) for t in own]
-        score = sum(t.score * w for t, w in zip(own, weights, strict=True)) / sum(weights)
-        found.append(Time(own[0].start_s, own[-1].end_s, score, own[0].how))
+    own: list[list[Time]] = [[] for _ in words]
+    for time, owner in zip(times, owners, strict=True):
+        if time is not None:
+            own[owner].append(time)
+    found = [_whole(times) if times else None for times in own]
     return [
         Word(text, t.start_s, t.end_s, t.score, t.how)
         for text, t in zip(words, interpolate(found, [len(w) for w in words], duration_s), strict=True)
     ]
+
+
+def _whole(times: Sequence[Time]) -> Time:
+    """A word's tokens as one; a `wildcard` only where all of them are."""
+    weights = [max(t.end_s - t.start_s, 1e-3) for t in times]
+    score = sum(t.score * w for t, w in zip(times, weights, strict=True)) / sum(weights)
+    how = next((t.how for t in times if t.how != "wildcard"), times[0].how)
+    return Time(times[0].start_s, times[-1].end_s, score, how)
 
 
 def interpolate(times: Sequence[Time | None], weights: Sequence[int], duration_s: float) -> list[Time]:

@@ -1,4 +1,4 @@
-"""Fit the phone classifier: on pocketsphinx's alignments first, then on their mean with those that the classifier finds."""
+"""Fit the phone classifier on pocketsphinx's alignments of speech with its text."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +13,7 @@ from torch.nn import functional as F
 from schemas import Utterance
 from transforms.align.g2p import Lexicon, Phones
 from transforms.align.head import MEL_BINS, N_CLASSES, PHONES, STATES, Ears, Head, Network
-from transforms.align.placing import Units, choose, emissions
-from transforms.align.viterbi import align
+from transforms.align.placing import emissions
 from transforms.align.words import tokens_of
 from transforms.options import Options
 from transforms.resample import resample
@@ -39,10 +38,10 @@ class FitAlignOptions(Options):
     """1-based layer of that encoder."""
     width: int = 192
     """Channels."""
-    epochs: tuple[int, ...] = (3, 4)
-    """Passes over the data of each round: the first on pocketsphinx's alignments, the others on `merge`d ones."""
+    epochs: int = Field(4, ge=1)
+    """Passes over the data."""
     learning_rate: float = 1.5e-3
-    """Peak learning rate of the first round, half of it after; linear warm-up over 100 steps, cosine decay."""
+    """Peak learning rate; linear warm-up over 100 steps, cosine decay."""
     batch_frames: int = Field(1600, ge=1)
     """Encoder frames (20 ms) in a batch."""
     heldout_every: int = Field(20, ge=2)
@@ -58,15 +57,13 @@ class Example:
     Attributes:
         mel: float16 `[2T, 80]`. encoded: float16 `[T, dim]`.
         variants: each token's pronunciations. heldout: whether its speaker is kept out.
-        sphinx: int64 `[2T]`, the class of each frame as pocketsphinx has it; None where it found no way through.
-        labels: the same, as the network is to learn it.
+        labels: int64 `[2T]`, the class of each frame; None where pocketsphinx found no way through.
     """
 
     mel: np.ndarray
     encoded: np.ndarray
     variants: list[list[Phones]]
     heldout: bool
-    sphinx: np.ndarray | None = field(default=None, repr=False)
     labels: np.ndarray | None = field(default=None, repr=False)
 
 
@@ -114,10 +111,10 @@ def hear(utterances: Iterable[Utterance], options: FitAlignOptions, say: Callabl
         mel, encoded = ears(samples)
         speaker = str(utterance.given.get("speaker", utterance.source))
         example = Example(mel.half().numpy(), encoded.half().numpy(), variants, heldout(speaker))
-        example.sphinx = sphinx.labels(samples, tokens, variants, len(example.mel))
+        example.labels = sphinx.labels(samples, tokens, variants, len(example.mel))
         examples.append(example)
         if len(examples) % 250 == 0:
-            known = sum(e.sphinx is not None for e in examples)
+            known = sum(e.labels is not None for e in examples)
             say(f"heard {len(examples)} utterances; pocketsphinx aligned {known}")
     return examples
 
@@ -134,7 +131,7 @@ class Sphinx:
     def __init__(self) -> None:
         from transforms.align.gmm import make_decoder
 
-        self._decoder = make_decoder()
+        self._decoder = make_decoder(silprob=0.005)  # its own value, with which the embedded classifier was fitted
 
     def labels(
         self, samples: np.ndarray, tokens: Sequence[str], variants: Sequence[Sequence[Phones]], n_frames: int
@@ -172,8 +169,6 @@ class Sphinx:
 
 def fit_examples(examples: Sequence[Example], options: FitAlignOptions, say: Callable[[str], None]) -> FittedHead:
     """All that follows hearing; see `fit_align`."""
-    for example in examples:
-        example.labels = example.sphinx
     labelled = [e for e in examples if e.labels is not None and not e.heldout]
     if not labelled:
         raise ValueError(f"none of {len(examples)} utterances could be aligned, so there is nothing to fit on")
@@ -182,15 +177,7 @@ def fit_examples(examples: Sequence[Example], options: FitAlignOptions, say: Cal
         torch.manual_seed(options.seed)
         network = Network(examples[0].encoded.shape[1], options.width)
     random = np.random.default_rng(options.seed)
-    for turn, epochs in enumerate(options.epochs):
-        if turn:
-            relabel(examples, network, prior_of(labelled))
-            labelled = [e for e in examples if e.labels is not None and not e.heldout]
-            say(
-                f"round {turn + 1}: aligned {sum(e.labels is not None for e in examples)} of {len(examples)} utterances"
-            )
-        rate = options.learning_rate / (2 if turn else 1)
-        train(network, labelled, epochs, rate, options.batch_frames, random, say)
+    train(network, labelled, options, random, say)
     hours = sum(len(e.encoded) for e in labelled) / 50 / 3600
     network.half().float()  # as the file keeps it, so that the figures are those of the file
     frame_error, phone_error_rate = measure(
@@ -227,59 +214,16 @@ def heard_by(network: Network, example: Example) -> np.ndarray:
     return found
 
 
-def relabel(examples: Sequence[Example], network: Network, prior: np.ndarray) -> None:
-    """Set each example's labels to the network's own alignment, `merge`d with pocketsphinx's where there is one."""
-    network.eval()
-    for example in examples:
-        scores = emissions(heard_by(network, example), prior)
-        if example.sphinx is None:
-            units = Units.spell(choose(scores, example.variants))
-        else:
-            columns = spans(example.sphinx)[0]
-            units = Units(columns, np.zeros(len(columns), np.int64), (columns - 1) % STATES == 0)
-        states = align(scores, units.trellis())
-        example.labels = None
-        if states is not None:
-            own = np.where(states % 2, units.columns[np.minimum(states // 2, len(units.columns) - 1)], 0)
-            example.labels = own if example.sphinx is None else merge(own, example.sphinx)
-
-
-def spans(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(class, first frame, frame after the last) of each run that is not silence. No two neighbours are of one class."""
-    edges = np.flatnonzero(np.diff(labels)) + 1
-    starts, ends = np.append(0, edges), np.append(edges, len(labels))
-    said = labels[starts] > 0
-    return labels[starts][said], starts[said], ends[said]
-
-
-def merge(own: np.ndarray, sphinx: np.ndarray) -> np.ndarray:
-    """Two alignments of the same classes -> one whose boundaries lie between theirs; beside a pause, the first one's own.
-
-    Their errors are of different kinds, so the mean is nearer the truth than either. In pauses pocketsphinx is the worse one.
-    """
-    columns, own_starts, own_ends = spans(own)
-    _, starts, ends = spans(sphinx)
-    joined = (own_starts[1:] == own_ends[:-1]) & (starts[1:] == ends[:-1])
-    begin, end = own_starts.copy(), own_ends.copy()
-    begin[1:][joined] = (own_starts[1:] + starts[1:])[joined] // 2
-    end[:-1][joined] = begin[1:][joined]
-    merged = np.zeros_like(own)
-    for column, a, b in zip(columns.tolist(), begin.tolist(), end.tolist(), strict=True):
-        merged[a:b] = column
-    return merged
-
-
 def train(
     network: Network,
     examples: Sequence[Example],
-    epochs: int,
-    learning_rate: float,
-    batch_frames: int,
+    options: FitAlignOptions,
     random: np.random.Generator,
     say: Callable[[str], None],
 ) -> None:
     """Fit in place: cross-entropy of every frame's class, on batches of utterances of similar length."""
-    groups = batches([len(e.encoded) for e in examples], batch_frames)
+    groups = batches([len(e.encoded) for e in examples], options.batch_frames)
+    epochs, learning_rate = options.epochs, options.learning_rate
     steps, step = epochs * len(groups), 0
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.02)
     network.train()

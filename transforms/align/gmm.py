@@ -22,7 +22,7 @@ _BEAMS: tuple[dict[str, float], ...] = ({}, {"beam": 1e-120, "pbeam": 1e-120, "w
 
 def make_decoder(**settings: float) -> Decoder:
     """pocketsphinx with its bundled English model, ready to align."""
-    return Decoder(lm=None, loglevel="FATAL", silprob=_SILENCE, **settings)
+    return Decoder(lm=None, loglevel="FATAL", **{"silprob": _SILENCE, **settings})
 
 
 class GmmAligner:

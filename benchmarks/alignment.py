@@ -86,8 +86,8 @@ class CppCore:
 def in_child(log_probs: np.ndarray, targets: np.ndarray) -> np.ndarray | None:
     """The core's path, or None where its process did not end well within 20 s."""
     code = (
-        "import sys, numpy as np; from ctc_forced_aligner import forced_align\n"
-        "given = np.load(sys.stdin.buffer), np.load(sys.stdin.buffer)\n"
+        "import io, sys, numpy as np; from ctc_forced_aligner import forced_align\n"
+        "file = io.BytesIO(sys.stdin.buffer.read()); given = np.load(file), np.load(file)\n"
         "path, _ = forced_align(given[0][None], given[1][None], blank=0)\n"
         "np.save(sys.stdout.buffer, np.asarray(path).reshape(-1)); sys.stdout.flush()\n"
     )
@@ -104,6 +104,8 @@ def in_child(log_probs: np.ndarray, targets: np.ndarray) -> np.ndarray | None:
 def row(name: str, give: Given, found: Sequence[Clip], heard: Sequence[np.ndarray], texts: Sequence[str]) -> list[str]:
     """One backend's figures; its time is the process's on one thread, after a first call that loads and compiles."""
     give(heard[0], texts[0])
+    # numba's parallel loops, which openai-whisper's word timestamps use, set torch's threads to all cores.
+    torch.set_num_threads(1)
     started = time.process_time()
     words = [give(samples, text) for samples, text in zip(heard, texts, strict=True)]
     took = time.process_time() - started
@@ -157,6 +159,7 @@ def long_form(found: Sequence[Clip], heard: Sequence[np.ndarray], minutes: float
     give = ours("joint")
     samples, text, places = joined(found, heard, minutes)
     alone = [give(one, clip.line["text"]) for one, clip in zip(heard, found, strict=True)]
+    torch.set_num_threads(1)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.process_time()
     words = give(samples, text)

@@ -41,6 +41,9 @@ class CtcAligner:
         self._cased = any(token.isupper() for token in self._ids if len(token) == 1)
         self._stride, self._field = stride_and_field(self._model.config)
 
+    def prepare(self, transcripts: Sequence[tuple[Sequence[str], str]]) -> None:
+        """There is nothing to start."""
+
     def align(self, samples: np.ndarray, words: Sequence[str], language: str) -> list[Word]:
         """See `Aligner.align`."""
         duration_s = len(samples) / RATE_HZ

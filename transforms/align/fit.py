@@ -201,9 +201,11 @@ def fit_examples(examples: Sequence[Example], options: FitAlignOptions, say: Cal
 
 def prior_of(examples: Sequence[Example]) -> np.ndarray:
     """How often each class occurs, float32 `[N_CLASSES]`."""
-    counts = sum(np.bincount(e.labels, minlength=N_CLASSES) for e in examples if e.labels is not None)
-    found: np.ndarray = (counts / np.sum(counts)).astype(np.float32)
-    return found
+    counts = np.zeros(N_CLASSES)
+    for example in examples:
+        if example.labels is not None:
+            counts += np.bincount(example.labels, minlength=N_CLASSES)
+    return (counts / counts.sum()).astype(np.float32)
 
 
 @torch.inference_mode()

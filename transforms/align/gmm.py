@@ -12,6 +12,8 @@ from transforms.align.stage import AlignOptions
 from transforms.align.words import Time, tokens_of, written
 
 _FRAME_S = 0.01
+_WINDOW = 410
+"""Samples of a frame's window; pocketsphinx raises on no sound at all."""
 _SHIFT_S = 0.0078
 """Frame u is a window of 25.6 ms from 10 u ms on, so what changes between frames u - 1 and u changes at 10 u + 12.8 - 5 ms."""
 _SILENCE = 0.1
@@ -41,6 +43,12 @@ class GmmAligner:
         self._decoders = [make_decoder(ds=every, **beams) for beams in _BEAMS]
         self._unpronounceable: set[str] = set()
 
+    def prepare(self, transcripts: Sequence[tuple[Sequence[str], str]]) -> None:
+        """Learn all English words that the dictionary lacks, in one call of espeak-ng."""
+        self._learn(
+            sorted({t for words, language in transcripts if language in ("en", "") for t in tokens_of(words)[0]})
+        )
+
     def align(self, samples: np.ndarray, words: Sequence[str], language: str) -> list[Word]:
         """See `Aligner.align`."""
         duration_s = len(samples) / 16000
@@ -51,7 +59,7 @@ class GmmAligner:
         known = [i for i, token in enumerate(tokens) if token not in self._unpronounceable]
         times: list[Time | None] = [None] * len(tokens)
         pcm = (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
-        for decoder in self._decoders if known else []:
+        for decoder in self._decoders if known and len(samples) >= _WINDOW else []:
             found = _align(decoder, pcm, [tokens[i] for i in known])
             if found is not None:
                 for i, time in zip(known, found, strict=True):

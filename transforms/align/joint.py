@@ -25,6 +25,11 @@ class JointAligner:
         self._phones = PhoneAligner(options)
         self._gmm = GmmAligner(options, every=2)
 
+    def prepare(self, transcripts: Sequence[tuple[Sequence[str], str]]) -> None:
+        """See `Aligner.prepare`."""
+        self._phones.prepare(transcripts)
+        self._gmm.prepare(transcripts)
+
     def align(self, samples: np.ndarray, words: Sequence[str], language: str) -> list[Word]:
         """See `Aligner.align`."""
         found = self._phones.align(samples, words, language)

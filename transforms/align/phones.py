@@ -34,6 +34,14 @@ class PhoneAligner:
         self._head = Head.load(locate(options.head).path, options.encoder)
         self._lexicon = Lexicon()
 
+    def prepare(self, transcripts: Sequence[tuple[Sequence[str], str]]) -> None:
+        """Look all words up, one call of espeak-ng a language."""
+        tokens: dict[str, set[str]] = {}
+        for words, language in transcripts:
+            tokens.setdefault(language, set()).update(tokens_of(words, language or "en")[0])
+        for language, new in sorted(tokens.items()):
+            self._lexicon.look_up(sorted(new), language)
+
     def align(self, samples: np.ndarray, words: Sequence[str], language: str) -> list[Word]:
         """See `Aligner.align`. Any length: an hour is placed roughly as a whole, then exactly piece by piece."""
         duration_s = len(samples) / RATE_HZ

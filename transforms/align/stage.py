@@ -43,6 +43,10 @@ class AlignOptions(Options):
 class Aligner(Protocol):
     """A backend: constructed from its options, which loads its model."""
 
+    def prepare(self, transcripts: Sequence[tuple[Sequence[str], str]]) -> None:
+        """Told of all (words, language) of a Block before the first `align`: what is slow to start is then started once."""
+        ...
+
     def align(self, samples: np.ndarray, words: Sequence[str], language: str) -> list[Word]:
         """float32 `[n]` at 16 kHz and its written words -> the same words with times, in order, within the audio.
 
@@ -72,6 +76,7 @@ class Align(Stage):
         return {name: locate(name).sha256 for name in names}
 
     def __call__(self, block: Block) -> Block:
+        self._aligner.prepare([(u.text.split(), u.language) for u in block.utterances])
         map_batches(block, self.name, self._align, self._keep, max_items=1)
         return block
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from schemas import Block, Utterance, Word
-from tests.conftest import Clip
+from tests.conftest import Clip, read_clips
 from transforms.align.gmm import GmmAligner
 from transforms.align.joint import JointAligner
 from transforms.align.stage import BACKENDS, Align, Aligner, AlignOptions
@@ -126,15 +126,16 @@ def test_a_symbol_that_nobody_says_leaves_the_others_where_they_are(joint: Joint
     assert np.median(errors(found[:10] + found[11:], clip.line["words"])) < 0.02
 
 
-def test_digits_and_money_lie_where_they_are_said(joint: JointAligner, ljspeech: list[Clip]) -> None:
-    # "the Gutenberg, or 'forty-two line Bible' of about fourteen fifty-five"
-    clip = ljspeech[6]
-    reference = {w["w"]: w for w in clip.line["words"]}
-    text = clip.text.replace("1455", "1455 $0").split()[:-1] if "1455" in clip.text else clip.text.split()
-    found = joint.align(at_16k(clip), [w for w in text if w != "$0"], "en")
-    year = next(w for w in found if "1455" in w.text or "five" in w.text.lower())
-    assert abs(year.end_s - reference["five"]["e"]) < 0.1
-    assert year.how == "ctc"
+def test_digits_lie_where_they_are_said(joint: JointAligner, shared: Path) -> None:
+    clip = read_clips("ljspeech.jsonl", 7)[6]
+    reference = clip.line["words"]
+    assert [w["w"] for w in reference[-3:]] == ["fourteen", "fifty", "five"]
+    words = clip.text.split()
+    said = words[: next(i for i, w in enumerate(words) if w == "about") + 1]
+    found = joint.align(at_16k(clip), [*said, "1455,"], "en")
+    assert (found[-1].text, found[-1].how) == ("1455,", "ctc")
+    assert abs(found[-1].start_s - reference[-3]["s"]) < 0.1
+    assert abs(found[-1].end_s - reference[-1]["e"]) < 0.1
 
 
 def test_punctuation_lies_in_the_pause(joint: JointAligner, ljspeech: list[Clip]) -> None:

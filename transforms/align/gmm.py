@@ -38,9 +38,9 @@ class GmmAligner:
     longest = 60 * 16000
     """Samples beyond which pocketsphinx's memory and pruning are not worth trying."""
 
-    def __init__(self, options: AlignOptions, every: int = 1) -> None:
-        """`every`: Gaussians are looked up on one frame in so many."""
-        self._decoders = [make_decoder(ds=every, **beams) for beams in _BEAMS]
+    def __init__(self, options: AlignOptions, every: int = 1, beams: Sequence[dict[str, float]] = _BEAMS) -> None:
+        """`every`: Gaussians are looked up on one frame in so many. `beams`: tried in order until a way through is found."""
+        self._decoders = [make_decoder(ds=every, **settings) for settings in beams]
         self._unpronounceable: set[str] = set()
 
     def prepare(self, transcripts: Sequence[tuple[Sequence[str], str]]) -> None:

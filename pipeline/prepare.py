@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -132,7 +132,7 @@ def prepare(
         if len(todo) < len(mine):
             say(f"{len(mine) - len(todo)} of {len(mine)} blocks are committed already")
         if todo:
-            with _progress(store, todo, started, say):
+            with _progress(store, todo, expected, started, say):
                 run(todo, stages, out, expected, formats, engine)
         return summarise(store.commits(), len(blocks), time.monotonic() - started)
 
@@ -155,8 +155,12 @@ def summarise(commits: dict[str, Commit], blocks: int, took_s: float) -> Summary
 
 
 @contextmanager
-def _progress(store: Store, todo: Sequence[Block], started: float, say: Callable[[str], None]) -> Iterator[None]:
-    """Say a line for each block that is committed. It watches the folder, so it tells the truth on any runner."""
+def _progress(
+    store: Store, todo: Sequence[Block], expected: Mapping[str, str], started: float, say: Callable[[str], None]
+) -> Iterator[None]:
+    """Say a line for each block that is committed under its expected fingerprint. It watches the folder, so it tells the
+    truth on any runner.
+    """
     if files.is_remote(store.root):
         yield
         return
@@ -164,18 +168,18 @@ def _progress(store: Store, todo: Sequence[Block], started: float, say: Callable
     stop = threading.Event()
 
     def look() -> None:
-        seconds = 0.0
         for name in files.names(store.path("commits"), ".json"):
             block = name.removesuffix(".json")
             if block in waiting:
-                waiting.discard(block)
                 commit = Commit.from_json(files.read(store.path("commits", name)).decode())
-                seconds = commit.seconds_in
+                if commit.fingerprint != expected[block]:
+                    continue  # left by an earlier run under another config, not made again yet
+                waiting.discard(block)
                 done = len(todo) - len(waiting)
                 took = time.monotonic() - started
                 eta = took / done * len(waiting)
                 say(
-                    f"{block}: {commit.rows} rows, {commit.seconds_kept:.0f} of {seconds:.0f} s kept; "
+                    f"{block}: {commit.rows} rows, {commit.seconds_kept:.0f} of {commit.seconds_in:.0f} s kept; "
                     f"{done}/{len(todo)} blocks in {took:.0f} s, about {eta:.0f} s to go"
                 )
 

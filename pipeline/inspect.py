@@ -3,9 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from pipeline import files
+from pipeline import files, shards
 from pipeline.store import Store
 from schemas import record as records
 from schemas.errors import UserError
@@ -16,15 +14,13 @@ def read_rows(corpus: str, folder: str = "data") -> Iterator[dict[str, Any]]:
 
     Raises UserError where the corpus has no such files.
     """
-    import io
-
     store = Store(corpus)
     found = False
     for commit in store.commits().values():
         for name in commit.files:
             if name.startswith(f"{folder}/"):
                 found = True
-                yield from pq.read_table(io.BytesIO(files.read(store.path(*name.split("/"))))).to_pylist()
+                yield from shards.read_parquet(files.read(store.path(*name.split("/"))))
     if not found:
         raise UserError(f"{corpus}: no committed Parquet shard in {folder}/; was it written as webdataset only?")
 

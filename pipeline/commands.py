@@ -11,6 +11,10 @@ from schemas.errors import UserError
 
 def run(args: argparse.Namespace) -> int:
     """Run the parsed command and return its exit code. Raises UserError for what a person can mend."""
+    if args.beam:
+        from pipeline import files
+
+        files.set_beam_args(args.beam)
     return COMMANDS[args.command](args)
 
 

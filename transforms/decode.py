@@ -5,7 +5,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -120,7 +120,7 @@ def _decode(piece: Piece, options: DecodeOptions) -> _Decoded:
     with local(piece.uri, piece.at, piece.size) as (path, at, size), decoder() as process:
         end_s = (piece.start / piece.rate_hz if piece.rate_hz else 0.0) + piece.declared_s
         parts: list[np.ndarray] = []
-        done = {"rate_hz": 0, "packets": 0, "bad_packets": 0, "first_error": "", "over": 0}
+        done: dict[str, Any] = {"rate_hz": 0, "packets": 0, "bad_packets": 0, "first_error": "", "over": 0}
         for head, payload in process.ask(
             "decode",
             timeout_s=options.timeout_s,

@@ -12,7 +12,7 @@ import signal
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 import av
@@ -37,7 +37,7 @@ def reason_of(error: BaseException) -> tuple[str, str]:
         return Reason.NO_AUDIO.value, str(error)
     if isinstance(error, OSError) and not isinstance(error, av.error.FFmpegError):
         return Reason.MISSING.value, error.strerror or str(error)
-    words = error.strerror if isinstance(error, av.error.FFmpegError) else str(error)
+    words = str(error.strerror if isinstance(error, av.error.FFmpegError) else error)
     if isinstance(error, ValueError) and "null byte" in words:
         return Reason.MISSING.value, "no file can have a NUL in its name"
     return Reason.UNREADABLE.value, f"{type(error).__name__}: {words}"
@@ -126,7 +126,11 @@ def _samples(waiting: list[np.ndarray]) -> tuple[dict[str, Any], bytes]:
     return {"channels": len(made)}, made.astype("<f4", copy=False).tobytes()
 
 
-ACTIONS = {"probe": do_probe, "decode": do_decode, "scan": do_scan}
+ACTIONS: dict[str, Callable[..., Iterator[tuple[dict[str, Any], bytes]]]] = {
+    "probe": do_probe,
+    "decode": do_decode,
+    "scan": do_scan,
+}
 
 
 def serve(requests: IO[bytes], replies: IO[bytes]) -> None:

@@ -69,7 +69,7 @@ def read_tar(path: str, stream: IO[bytes], suffixes: frozenset[str], mistakes: l
             elif suffix.endswith(_ARCHIVES):
                 words = "an archive inside the tar is not opened; put its files into the tar itself"
                 samples[member.name] = Sample(member.name, fault=(Reason.UNREADABLE.value, words))
-            elif os.path.splitext(suffix)[1] in suffixes:
+            elif "." + suffix.rpartition(".")[2] in suffixes:
                 if key in audio:
                     names = f"{show(audio[key])} and {show(member.name)}"
                     mistakes.append(f"{show(path)}: two audio members have the key {show(key)!r}: {names}")

@@ -26,6 +26,9 @@ _FORMATS = (
 """Demuxers that may open a source. Not among them are those that make FFmpeg open further files or addresses named in
 the first (hls, dash, concat, sdp, image2): a file from a stranger must not choose what else is read."""
 
+_CONTAINER_FAILURES = 10
+"""In a row, after which there is no more to come of a container."""
+
 _UNKNOWN_SIZE = 0x7FFF_0000
 """A wav's data size from here up, where the file is shorter, is what a recorder writes that cannot go back to fill it in."""
 
@@ -67,6 +70,10 @@ class Count:
     packets: int = 0
     bad: int = 0
     first_error: str = ""
+    since_good: int = 0
+    """Broken ones since the last whole one: the last packet of a file that breaks off is broken for that."""
+    broken_off: str = ""
+    """The error with which the container ended before its end."""
 
 
 class Window(io.RawIOBase):
@@ -199,21 +206,30 @@ def chunks(source: str | IO[bytes] | Window, start: int = 0) -> Iterator[tuple[i
             container.seek(max(0, round((start / rate_hz - 1.0) / stream.time_base)), stream=stream)
             position = None
         count = Count()
-        packets = container.demux(stream)
+        packets, failures = container.demux(stream), 0
         while True:
             try:
                 packet = next(packets)
-                count.packets += 1 if packet.size else 0
-                frames = packet.decode()
-            except StopIteration:
+            except (StopIteration, av.error.EOFError):
                 break
+            except av.error.FFmpegError as error:
+                failures += 1
+                if failures > _CONTAINER_FAILURES:
+                    count.broken_off = f"{type(error).__name__}: {error.strerror}"
+                    break
+                packets = container.demux(stream)  # it may find its way again behind the damage
+                continue
+            failures = 0
+            count.packets += 1 if packet.size else 0
+            try:
+                frames = packet.decode()
+                count.since_good = 0 if packet.size else count.since_good
             except av.error.EOFError:
                 break
             except av.error.FFmpegError as error:
                 count.bad += 1
+                count.since_good += 1
                 count.first_error = count.first_error or f"{type(error).__name__}: {error.strerror}"
-                if count.bad > 100 and count.bad > 10 * count.packets:
-                    break  # the container itself fails again and again: there is no more to come
                 yield position or 0, rate_hz, nothing, count
                 continue
             for frame in frames:

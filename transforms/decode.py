@@ -61,6 +61,8 @@ class _Decoded:
     bad_packets: int
     first_error: str
     over: int
+    torn: int
+    broken_off: str
 
 
 def decode_piece(block: Block, piece: Piece, options: DecodeOptions) -> None:
@@ -77,12 +79,13 @@ def decode_piece(block: Block, piece: Piece, options: DecodeOptions) -> None:
     except DecoderError as error:
         return _reject_all(block, piece, error.reason, error.detail)
     got_s = decoded.samples.shape[1] / decoded.rate_hz if decoded.rate_hz else 0.0
-    if decoded.bad_packets > options.max_bad_share * max(1, decoded.packets):
+    # The last packet of a file that breaks off is broken too; what is missing there is counted as truncated.
+    if decoded.bad_packets - (decoded.torn if got_s else 0) > options.max_bad_share * max(1, decoded.packets):
         detail = f"{decoded.bad_packets} of {decoded.packets} packets broken, {decoded.first_error}"
         return _reject_all(
             block, piece, Reason.CORRUPT if got_s else Reason.UNREADABLE, detail, max(piece.declared_s, got_s)
         )
-    if not got_s and not piece.declared_s:
+    if not got_s and piece.declared_s <= options.short_s:
         return _reject_all(block, piece, Reason.NO_AUDIO, "it holds no sample")
     if not np.isfinite(decoded.samples).all():
         bad = int((~np.isfinite(decoded.samples)).sum())
@@ -100,18 +103,12 @@ def decode_piece(block: Block, piece: Piece, options: DecodeOptions) -> None:
         missing_s = piece.declared_s - got_s
         words = f"{got_s:.2f} s decoded of {piece.declared_s:.2f} s declared"
         if decoded.over:
-            over = round(decoded.over * scale)
-            _reject(
-                block,
-                piece,
-                channel,
-                wanted,
-                over,
-                Reason.UNDECLARED,
-                f"{decoded.over / decoded.rate_hz:.2f} s past {words}",
-            )
-        elif missing_s > max(options.short_s, 0.01 * piece.declared_s):
-            _reject(block, piece, channel, wanted, round(missing_s * block.rate_hz), Reason.TRUNCATED, words)
+            detail = f"{decoded.over / decoded.rate_hz:.2f} s past {words}"
+            _reject(block, piece, channel, wanted, round(decoded.over * scale), Reason.UNDECLARED, detail)
+        elif missing_s > max(options.short_s, 0.01 * piece.declared_s) or decoded.broken_off:
+            missing = max(0, round(missing_s * block.rate_hz))
+            detail = f"{words}; {decoded.broken_off}" if decoded.broken_off else words
+            _reject(block, piece, channel, wanted, missing, Reason.TRUNCATED, detail)
     return None
 
 
@@ -120,7 +117,15 @@ def _decode(piece: Piece, options: DecodeOptions) -> _Decoded:
     with local(piece.uri, piece.at, piece.size) as (path, at, size), decoder() as process:
         end_s = (piece.start / piece.rate_hz if piece.rate_hz else 0.0) + piece.declared_s
         parts: list[np.ndarray] = []
-        done: dict[str, Any] = {"rate_hz": 0, "packets": 0, "bad_packets": 0, "first_error": "", "over": 0}
+        done: dict[str, Any] = {
+            "rate_hz": 0,
+            "packets": 0,
+            "bad_packets": 0,
+            "first_error": "",
+            "over": 0,
+            "torn": 0,
+            "broken_off": "",
+        }
         for head, payload in process.ask(
             "decode",
             timeout_s=options.timeout_s,
@@ -139,7 +144,11 @@ def _decode(piece: Piece, options: DecodeOptions) -> _Decoded:
                 done = head
     samples = np.concatenate(parts, axis=1) if parts else np.zeros((1, 0), np.float32)
     return _Decoded(
-        samples, **{name: done[name] for name in ("rate_hz", "packets", "bad_packets", "first_error", "over")}
+        samples,
+        **{
+            name: done[name]
+            for name in ("rate_hz", "packets", "bad_packets", "first_error", "over", "torn", "broken_off")
+        },
     )
 
 

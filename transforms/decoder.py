@@ -84,7 +84,7 @@ def do_decode(
                 waiting, held, alive = [], 0, time.monotonic()
     yield _samples(waiting)
     done = {"rate_hz": rate_hz, "packets": count.packets, "bad_packets": count.bad, "first_error": count.first_error}
-    yield done | {"over": over}, b""
+    yield done | {"over": over, "torn": int(count.since_good == 1), "broken_off": count.broken_off}, b""
 
 
 def do_scan(path: str, at: int, size: int, start: int, end: int) -> Iterator[tuple[dict[str, Any], bytes]]:

@@ -9,6 +9,7 @@ import soundfile
 
 from schemas import Block, Piece, Reason
 from tests.conftest import Clip
+from tests.media import encode
 from transforms.audio import probe
 from transforms.decode import Decode, DecodeOptions
 
@@ -23,30 +24,6 @@ CONTAINERS = [
     ("webm", "libopus", True),
     ("mp4", "aac", True),
 ]
-
-
-def encode(path: Path, samples: np.ndarray, rate_hz: int, codec: str, video: bool = False) -> None:
-    """Write float32 `[channels, n]` with PyAV; with a picture track where `video`."""
-    layout = "mono" if len(samples) == 1 else "stereo"
-    with av.open(str(path), "w") as container:
-        picture = container.add_stream("mpeg4", rate=5) if video else None
-        if picture is not None:
-            picture.width = picture.height = 32
-            picture.pix_fmt = "yuv420p"
-        stream = container.add_stream(codec, rate=rate_hz, layout=layout) if codec else None
-        if picture is not None:
-            for _ in range(5):
-                container.mux(picture.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8))))
-            container.mux(picture.encode())
-        if stream is not None:
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=layout)
-            frame.sample_rate = rate_hz
-            converter = av.AudioResampler(
-                stream.format, stream.layout, stream.rate, frame_size=stream.frame_size or 1024
-            )
-            for piece in [*converter.resample(frame), *converter.resample(None)]:
-                container.mux(stream.encode(piece))
-            container.mux(stream.encode())
 
 
 def decoded(path: Path, declared_s: float | None = None, **options: object) -> Block:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from pydantic import Field
 
-from pipeline.probe import FRAME_S, Found, Scan, probe_all, scan
+from pipeline.probe import FRAME_S, TIMEOUT_S, Found, Scan, probe_all, scan
 from pipeline.sources import MAX_CLAIM_S, Entry
 from schemas import Block, Piece
 from schemas.show import redact_all
@@ -29,7 +29,9 @@ class PlanOptions(Options):
     """Share of the recordings kept out of training (`split` = heldout), by a hash of their names. A manifest's `split` wins."""
 
 
-def make_plan(entries: Sequence[Entry], options: PlanOptions, *, rate_hz: int) -> list[Block]:
+def make_plan(
+    entries: Sequence[Entry], options: PlanOptions, *, rate_hz: int, timeout_s: float = TIMEOUT_S
+) -> list[Block]:
     """Blocks of about `block_s` seconds, from entries sorted by name. Reads every file once, for its fingerprint.
 
     A file whose header does not read is planned with what the manifest says of its length and with its fault; `decode`
@@ -38,12 +40,12 @@ def make_plan(entries: Sequence[Entry], options: PlanOptions, *, rate_hz: int) -
     least one is: the one whose hash is smallest.
     """
     kept_out = heldout({e.recording for e in entries}, options.heldout_share)
-    headers = probe_all(entries)
+    headers = probe_all(entries, timeout_s)
     blocks: list[Block] = []
     filled_s = 0.0
     for entry in entries:
         split = "heldout" if entry.recording in kept_out else "train"
-        for piece in _pieces(entry, headers.get((entry.uri, entry.at, entry.size)), options.block_s):
+        for piece in _pieces(entry, headers.get((entry.uri, entry.at, entry.size)), options.block_s, timeout_s):
             piece.given = {"split": split} | entry.given
             if not blocks or (filled_s and filled_s + piece.declared_s > options.block_s):
                 blocks.append(Block(len(blocks), rate_hz))
@@ -62,7 +64,7 @@ def heldout(recordings: set[str], share: float) -> set[str]:
     return found
 
 
-def _pieces(entry: Entry, found: Found | None, block_s: float) -> Iterator[Piece]:
+def _pieces(entry: Entry, found: Found | None, block_s: float, timeout_s: float) -> Iterator[Piece]:
     """The pieces of one entry: one, or several where it is longer than `_LONG` blocks."""
     fault = entry.fault or (found.fault if found else None)
     if found is None or fault is not None:
@@ -79,13 +81,13 @@ def _pieces(entry: Entry, found: Found | None, block_s: float) -> Iterator[Piece
             declared_s = entry.duration_s
         else:
             if total_s is None:
-                scanned = scan(entry, start, end, found)
+                scanned = scan(entry, start, end, found, timeout_s)
                 total_s = (start + scanned.samples) / rate_hz
             declared_s = max(0.0, total_s - start / rate_hz)
         if declared_s <= _LONG * block_s:
             yield _piece(entry, mark, rate_hz, start, end, declared_s)
             return
-        scanned = scanned or scan(entry, start, end, found)
+        scanned = scanned or scan(entry, start, end, found, timeout_s)
     except DecoderError as error:
         yield _piece(entry, mark, 0, 0, -1, total_s or 0.0, (error.reason.value, error.detail))
         return

@@ -74,7 +74,8 @@ def plan_of(config: Config) -> list[Block]:
     from pipeline.plan import make_plan
     from pipeline.sources import find_sources
 
-    return make_plan(find_sources(config.sources), config.plan, rate_hz=config.decode.rate_hz)
+    rate_hz, timeout_s = config.decode.rate_hz, config.decode.timeout_s
+    return make_plan(find_sources(config.sources), config.plan, rate_hz=rate_hz, timeout_s=timeout_s)
 
 
 def fingerprint(block: Block, stages: Sequence[Stage], formats: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """What the plan learns of each file, by decoders in processes of their own: fingerprint, header, and length where it must."""
 
+import functools
 import hashlib
 import os
 from collections.abc import Sequence
@@ -35,25 +36,25 @@ class Found:
     fault: tuple[str, str] | None = None
 
 
-def probe_all(entries: Sequence[Entry]) -> dict[_Place, Found]:
+def probe_all(entries: Sequence[Entry], timeout_s: float = TIMEOUT_S) -> dict[_Place, Found]:
     """Fingerprint and header of every file that `entries` name, each once, by a decoder for each core.
 
     A file that crashes or blocks its decoder is found out here, and the rest is not held up.
     """
     places: dict[_Place, None] = {(e.uri, e.at, e.size): None for e in entries if e.fault is None}
     with ThreadPoolExecutor(max(1, min(16, len(os.sched_getaffinity(0)), len(places)))) as pool:
-        return dict(zip(places, pool.map(_probe, places, chunksize=1), strict=True))
+        return dict(zip(places, pool.map(functools.partial(_probe, timeout_s=timeout_s), places), strict=True))
 
 
-def _probe(place: _Place) -> Found:
+def _probe(place: _Place, timeout_s: float) -> Found:
     uri, at, size = place
     # What decode will say of a file that was never read: its name stands for it.
     unread = hashlib.sha256(valid(redact(uri)).encode()).hexdigest()
     try:
         checksum = _remote_checksum(uri) if files.is_remote(uri) else ""
         with local(uri, at, size) as (path, first, length), decoder() as process:
-            limit = limit_s(TIMEOUT_S, 0.0, length if length >= 0 else _size(path))
-            asked = process.ask("probe", timeout_s=TIMEOUT_S, limit_s=limit, path=path, at=first, size=length)
+            limit = limit_s(timeout_s, 0.0, length if length >= 0 else _size(path))
+            asked = process.ask("probe", timeout_s=timeout_s, limit_s=limit, path=path, at=first, size=length)
             reply = [head for head, _ in asked][-1]
     except DecoderError as error:
         return Found(unread, fault=(error.reason.value, error.detail))
@@ -85,13 +86,13 @@ class Scan:
     energy: np.ndarray
 
 
-def scan(entry: Entry, start: int, end: int, found: Found) -> Scan:
+def scan(entry: Entry, start: int, end: int, found: Found, timeout_s: float = TIMEOUT_S) -> Scan:
     """Decode a stretch once for how long it is and the energy of each 20 ms. Raises DecoderError."""
     seconds = min(found.duration_s or 0.0, MAX_CLAIM_S)
     with local(entry.uri, entry.at, entry.size) as (path, first, length), decoder() as process:
-        limit = limit_s(TIMEOUT_S, seconds, found.bytes)
+        limit = limit_s(timeout_s, seconds, found.bytes)
         place = {"path": path, "at": first, "size": length}
-        asked = process.ask("scan", timeout_s=TIMEOUT_S, limit_s=limit, start=start, end=end, **place)
+        asked = process.ask("scan", timeout_s=timeout_s, limit_s=limit, start=start, end=end, **place)
         for head, payload in asked:
             if "samples" in head:
                 return Scan(head["samples"], np.frombuffer(bytes(payload), "<f4"))

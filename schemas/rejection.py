@@ -19,7 +19,7 @@ class Reason(StrEnum):
     NO_AUDIO = "no_audio"
     """A valid container without an audio stream, or one that holds no sample."""
     CORRUPT = "corrupt"
-    """More broken packets than `decode.max_bad_share` allows."""
+    """More broken packets than `decode.max_bad_share` allows; or the end of a tar that breaks off."""
     TRUNCATED = "truncated"
     """Much shorter, once decoded, than its header says, or broken off with an error: what was decoded stays."""
     UNDECLARED = "undeclared"

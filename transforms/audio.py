@@ -199,6 +199,9 @@ def chunks(source: str | IO[bytes] | Window, start: int = 0) -> Iterator[tuple[i
     """
     with _container(source) as (container, stream):
         rate_hz, channels, layout = stream.rate, stream.channels, stream.layout
+        if stream.codec_context.name == "flac":
+            # Each frame has its checksum, and FFmpeg looks at it when asked; else a flipped bit is a burst of noise.
+            stream.codec_context.options = {"err_detect": "crccheck+explode"}
         nothing = np.zeros((channels, 0), np.float32)
         converter, kind = None, None
         position: int | None = 0

@@ -13,6 +13,7 @@ the first `--full-minutes` of the same file, with all the default stages.
 import argparse
 import json
 import os
+import resource
 import shutil
 import struct
 import subprocess
@@ -35,9 +36,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass
 class Measured:
-    """A command's seconds, and its processes' peak resident memory."""
+    """A command's seconds, those of its processors, and its processes' peak resident memory."""
 
     took_s: float
+    cpu_s: float
     memory_mb: float
     processes: int
     output: bytes
@@ -46,7 +48,7 @@ class Measured:
 def watch(command: list[str], cwd: Path = ROOT) -> Measured:
     """Run a command, looking at its processes ten times a second. Exits with its error where it fails."""
     peaks: dict[int, int] = {}
-    started = time.monotonic()
+    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(command, stdout=output, stderr=errors, cwd=cwd)
         done = threading.Event()
@@ -72,7 +74,9 @@ def watch(command: list[str], cwd: Path = ROOT) -> Measured:
         errors.seek(0)
         if code:
             raise SystemExit(f"{' '.join(command)} ended with {code}:\n{errors.read().decode()}")
-        return Measured(took_s, sum(peaks.values()) / 1024, len(peaks), output.read())
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return Measured(took_s, cpu_s, sum(peaks.values()) / 1024, len(peaks), output.read())
 
 
 def family(pid: int) -> list[int]:
@@ -134,7 +138,13 @@ def many(scratch: Path, count: int) -> list[list[object]]:
         assert pieces == count, f"{pieces} pieces"
         assert abs(sum(block["seconds"] for block in plan) - count) < 1e-3 * count
         what = f"`plan`, {count:,} wavs of 1 s, {turn} time"
-        rows.append([what, f"{measured.took_s:.1f} s", f"{measured.memory_mb:.0f} MB ({measured.processes} processes)"])
+        rows.append(
+            [
+                what,
+                f"{measured.took_s:.1f} s, {measured.cpu_s:.1f} s of processor",
+                f"{measured.memory_mb:.0f} MB ({measured.processes} processes)",
+            ]
+        )
         print(rows[-1], flush=True)
     return rows
 
@@ -166,7 +176,7 @@ def long(scratch: Path, hours: float, full_minutes: float, assignments: list[str
         rows.append(
             [
                 f"`prepare`, {seconds / 3600:.2f} h in one flac, {what}: {len(commits)} blocks, {kept / 3600:.2f} h kept",
-                f"{measured.took_s:.0f} s ({seconds / measured.took_s:.0f} x real time)",
+                f"{measured.took_s:.0f} s ({seconds / measured.took_s:.0f} x real time), {measured.cpu_s:.0f} s of processor",
                 f"{measured.memory_mb:.0f} MB ({measured.processes} processes)",
             ]
         )
@@ -185,7 +195,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/tmp")) as folder:
         scratch = Path(folder)
-        if args.what == "many":
+        if args.what == "many":  # noqa: SIM108
             rows = many(scratch, args.files)
         else:
             rows = long(scratch, args.hours, args.full_minutes, args.assignments)

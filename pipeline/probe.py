@@ -1,11 +1,14 @@
 """What the plan learns of each file, by decoders in processes of their own: fingerprint, header, and length where it must."""
 
+import dataclasses
 import functools
 import hashlib
+import itertools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +23,9 @@ FRAME_S = 0.02
 """One energy of a scan, as in `transforms.decoder`."""
 TIMEOUT_S = 60.0
 """Without a sign of life for so long, a file that is being planned is given up."""
+_BATCH = 32
+"""Files that a decoder is asked about at once: fewer and the waiting for each other costs more than the work."""
+
 _Place = tuple[str, int, int]
 """Of a file: its uri, and its first byte and size where it is a member of a tar."""
 
@@ -41,27 +47,52 @@ def probe_all(entries: Sequence[Entry], timeout_s: float = TIMEOUT_S) -> dict[_P
 
     A file that crashes or blocks its decoder is found out here, and the rest is not held up.
     """
-    places: dict[_Place, None] = {(e.uri, e.at, e.size): None for e in entries if e.fault is None}
-    with ThreadPoolExecutor(max(1, min(16, len(os.sched_getaffinity(0)), len(places)))) as pool:
-        return dict(zip(places, pool.map(functools.partial(_probe, timeout_s=timeout_s), places), strict=True))
+    places = list({(e.uri, e.at, e.size): None for e in entries if e.fault is None})
+    batches = [places[i : i + _BATCH] for i in range(0, len(places), _BATCH)]
+    with ThreadPoolExecutor(max(1, min(16, len(os.sched_getaffinity(0)), len(batches)))) as pool:
+        found = pool.map(functools.partial(_probe, timeout_s=timeout_s), batches)
+        return dict(zip(places, itertools.chain.from_iterable(found), strict=True))
 
 
-def _probe(place: _Place, timeout_s: float) -> Found:
+def _probe(places: Sequence[_Place], timeout_s: float) -> list[Found]:
+    """Probe a batch by one decoder. Whom it dies of has no reply; the rest is asked again."""
+    if any(files.is_remote(uri) for uri, _, _ in places):
+        return [_probe_remote(place, timeout_s) for place in places]
+    found: list[Found] = []
+    while len(found) < len(places):
+        left = places[len(found) :]
+        limit = limit_s(timeout_s, 0.0, sum(_size(path) for path, _, _ in left))
+        try:
+            with decoder() as process:
+                for head, _ in process.ask("probe", timeout_s=timeout_s, limit_s=limit, files=left):
+                    if "file" in head:
+                        found.append(_found(head))
+        except DecoderError as error:
+            if len(found) < len(places):
+                found.append(Found(_mark(places[len(found)][0]), fault=(error.reason.value, error.detail)))
+    return found
+
+
+def _probe_remote(place: _Place, timeout_s: float) -> Found:
     uri, at, size = place
-    # What decode will say of a file that was never read: its name stands for it.
-    unread = hashlib.sha256(valid(redact(uri)).encode()).hexdigest()
     try:
-        checksum = _remote_checksum(uri) if files.is_remote(uri) else ""
-        with local(uri, at, size) as (path, first, length), decoder() as process:
-            limit = limit_s(timeout_s, 0.0, length if length >= 0 else _size(path))
-            asked = process.ask("probe", timeout_s=timeout_s, limit_s=limit, path=path, at=first, size=length)
-            reply = [head for head, _ in asked][-1]
+        with local(uri, at, size) as (path, first, length):
+            found = _probe([(path, first, length)], timeout_s)[0]
     except DecoderError as error:
-        return Found(unread, fault=(error.reason.value, error.detail))
-    mark = checksum or reply.get("sha256", unread)
+        return Found(_mark(uri), fault=(error.reason.value, error.detail))
+    return dataclasses.replace(found, fingerprint=_remote_checksum(uri) or found.fingerprint)
+
+
+def _found(reply: dict[str, Any]) -> Found:
+    mark = reply.get("sha256") or _mark(reply["file"])
     if "error" in reply:
         return Found(mark, fault=tuple(reply["error"]))
     return Found(mark, reply["bytes"], reply["rate_hz"], reply["channels"], reply["duration_s"])
+
+
+def _mark(uri: str) -> str:
+    """The fingerprint of a file that was never read: its name stands for it."""
+    return hashlib.sha256(valid(redact(uri)).encode()).hexdigest()
 
 
 def _remote_checksum(uri: str) -> str:

@@ -43,9 +43,15 @@ def reason_of(error: BaseException) -> tuple[str, str]:
     return Reason.UNREADABLE.value, f"{type(error).__name__}: {words}"
 
 
-def do_probe(path: str, at: int, size: int) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """Fingerprint and header, in one reply. Where the header does not read, the fingerprint and the reason."""
-    reply: dict[str, Any] = {}
+def do_probe(files: list[tuple[str, int, int]]) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """A reply for each file (path, first byte, size), in order: `_learn` of it. Between them, signs of life."""
+    for path, at, size in files:
+        yield from _learn(path, at, size)
+
+
+def _learn(path: str, at: int, size: int) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Fingerprint and header of a file. Where the header does not read, the fingerprint and the reason."""
+    reply: dict[str, Any] = {"file": path}
     try:
         digest = hashlib.sha256()
         alive = time.monotonic()
@@ -139,8 +145,8 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
     def send(head: dict[str, Any], payload: bytes = b"") -> None:
         data = json.dumps(head).encode()
         replies.write(struct.pack("<II", len(data), len(payload)) + data)
-        replies.write(payload)
-        replies.flush()
+        if payload:
+            _write_all(replies, payload)
 
     for line in requests:
         request = json.loads(line)
@@ -155,6 +161,13 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
         except Exception as error:
             send({"end": 1, "error": reason_of(error)})
         signal.alarm(0)
+
+
+def _write_all(stream: IO[bytes], data: bytes) -> None:
+    """Of an unbuffered stream, `write` may take a part only."""
+    left = memoryview(data)
+    while left:
+        left = left[stream.write(left) :]
 
 
 def main() -> None:

@@ -82,7 +82,7 @@ def test_fault_08_a_decoder_that_hangs_costs_one_file_and_its_time(
 def test_a_decoder_slower_than_its_limit_is_ended(fresh: None, long_file: Path) -> None:
     request = {"path": str(long_file), "at": 0, "size": -1}
     with decoder() as process:
-        list(process.ask("probe", timeout_s=60, limit_s=60, **request))
+        list(process.ask("probe", timeout_s=60, limit_s=60, files=[(str(long_file), 0, -1)]))
         scan = process.ask("scan", timeout_s=60, limit_s=0.05, start=0, end=-1, **request)
         with pytest.raises(DecoderError, match="not done in the time it had") as caught:
             list(scan)
@@ -106,9 +106,8 @@ def test_one_process_is_used_again_and_one_that_died_between_two_files_is_replac
 
 
 def test_a_decoder_that_asks_for_too_much_memory_costs_one_file(fresh: None, long_file: Path, tmp_path: Path) -> None:
-    request = {"path": str(long_file), "at": 0, "size": -1}
     with decoder() as process:
-        list(process.ask("probe", timeout_s=60, limit_s=60, **request))
+        list(process.ask("probe", timeout_s=60, limit_s=60, files=[(str(long_file), 0, -1)]))
         assert process.process is not None
         pid = process.process.pid
         assert resource.prlimit(pid, resource.RLIMIT_AS) == (MEMORY_BYTES, MEMORY_BYTES)

@@ -46,7 +46,7 @@ class Measured:
 
 
 def watch(command: list[str], cwd: Path = ROOT) -> Measured:
-    """Run a command, looking at its processes ten times a second. Exits with its error where it fails."""
+    """Run a command, looking at its processes twice a second. Exits with its error where it fails."""
     peaks: dict[int, int] = {}
     started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
@@ -54,7 +54,7 @@ def watch(command: list[str], cwd: Path = ROOT) -> Measured:
         done = threading.Event()
 
         def look() -> None:
-            while not done.wait(0.1):
+            while not done.wait(0.5):
                 for pid in family(process.pid):
                     try:
                         status = Path(f"/proc/{pid}/status").read_text()

@@ -24,6 +24,10 @@ from transforms.taste.stage import TasteOptions
 from transforms.transcribe.stage import TranscribeOptions
 from transforms.units.stage import UnitsOptions
 
+# Stops early: a few lines of YAML can name a list that would fill the memory, written out.
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother = 2, 80, 80
+
 
 class ConfigError(UserError):
     """A config that cannot be used. `str()` lists every mistake, one a line."""
@@ -126,8 +130,7 @@ def explain(error: Mapping[str, Any], path: str, top: type[BaseModel] = Config) 
         near = difflib.get_close_matches(str(name), _names(parents, top), n=1, cutoff=0.5)
         hint = f"; did you mean {'.'.join([*map(str, parents), near[0]])}?" if near else ""
         return f"{path}: {where}: there is no such field{hint}"
-    # `reprlib` stops early: a few lines of YAML can name a list that would fill the memory, written out.
-    return f"{path}: {where}: {error['msg']} (it is {show(reprlib.repr(error['input']))})"
+    return f"{path}: {where}: {error['msg']} (it is {show(_BRIEF.repr(error['input']))})"
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

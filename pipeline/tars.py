@@ -79,7 +79,8 @@ def read_tar(path: str, stream: IO[bytes], suffixes: frozenset[str], mistakes: l
         if after + 512 > end or stream.seek(after) != after or any(stream.read(512)):
             fault = f"the tar breaks off after {len(seen)} members, at byte {min(after, end)} of {end}"
     except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
-        fault = f"not a tar that can be read in place (compressed, torn or none at all): {error}"
+        fault = f"the tar breaks off after {len(seen)} members, at byte {min(after, end)} of {end}: {error}"
+        fault = fault if seen else f"not a tar that can be read in place (compressed, torn or none at all): {error}"
     for key, name in audio.items():
         side = sides.get(key, {})
         samples[name].fields = side

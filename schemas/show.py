@@ -57,10 +57,10 @@ def _escape(c: str) -> str:
 def valid(text: str) -> str:
     """`text` as it can be stored in UTF-8: bytes of a file name that are not UTF-8, and lone surrogates, as `show` has them."""
     try:
-        text.encode()
-    except UnicodeEncodeError:
+        # Where the locale is not UTF-8, a name that is reaches Python as such bytes too.
+        return text.encode("utf-8", "surrogateescape").decode()
+    except UnicodeError:
         return "".join(_escape(c) if 0xD800 <= ord(c) <= 0xDFFF else c for c in text)
-    return text
 
 
 def valid_all(value: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from schemas.errors import UserError
+from schemas.show import show
 
 
 def run(args: argparse.Namespace) -> int:
@@ -121,7 +122,7 @@ def _finish(settings: Any, summary: Any, args: argparse.Namespace) -> int:
     from pipeline.status import describe
 
     print(describe(summary))
-    print(f"corpus: {args.out}")
+    print(f"corpus: {show(args.out)}")
     if summary.done == summary.blocks and summary.rejected_share > settings.limits.max_rejected_share:
         worst = sorted(summary.rejected.items(), key=lambda item: -item[1])[:3]
         reasons = ", ".join(f"{reason} {seconds:.1f} s" for reason, seconds in worst)

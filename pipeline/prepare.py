@@ -17,6 +17,7 @@ from pipeline.config import Config
 from pipeline.runners import complete
 from pipeline.store import Store
 from schemas import SCHEMA_VERSION, Block, Commit, Reason
+from schemas.show import redact_all
 from transforms.align.stage import Align
 from transforms.codec.stage import Codec
 from transforms.decode import Decode
@@ -73,7 +74,8 @@ def plan_of(config: Config) -> list[Block]:
     from pipeline.plan import make_plan
     from pipeline.sources import find_sources
 
-    return make_plan(find_sources(config.sources), config.plan, rate_hz=config.decode.rate_hz)
+    rate_hz, timeout_s = config.decode.rate_hz, config.decode.timeout_s
+    return make_plan(find_sources(config.sources), config.plan, rate_hz=rate_hz, timeout_s=timeout_s)
 
 
 def fingerprint(block: Block, stages: Sequence[Stage], formats: Sequence[str]) -> str:
@@ -116,7 +118,7 @@ def prepare(
     formats = sorted(config.write.formats)
     expected = {block.name: fingerprint(block, stages, formats) for block in blocks}
     with store.lock(part):
-        resolved = {"config": config.corpus(), "stages": [stage.fingerprint() for stage in stages]}
+        resolved = {"config": config.corpus(), "stages": redact_all([stage.fingerprint() for stage in stages])}
         files.write(store.path("config.yaml"), yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).encode())
         files.write(store.path("plan.jsonl"), write_plan(blocks).encode())
         if part is None:
@@ -197,7 +199,17 @@ def _progress(
         look()
 
 
-RETRIABLE = (Reason.MISSING, Reason.UNREADABLE, Reason.CORRUPT, Reason.TRUNCATED, Reason.OUT_OF_MEMORY, Reason.FAILED)
+RETRIABLE = (
+    Reason.MISSING,
+    Reason.UNREADABLE,
+    Reason.CORRUPT,
+    Reason.TRUNCATED,
+    Reason.UNDECLARED,
+    Reason.CRASHED,
+    Reason.TIMEOUT,
+    Reason.OUT_OF_MEMORY,
+    Reason.FAILED,
+)
 """Reasons that a repaired file, a returned disk or a bigger machine may take away; the others follow from the audio."""
 
 

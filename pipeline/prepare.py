@@ -7,8 +7,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 
@@ -76,14 +77,14 @@ def plan_of(config: Config) -> list[Block]:
     return make_plan(find_sources(config.sources), config.plan, rate_hz=config.decode.rate_hz)
 
 
-def fingerprint(block: Block, stages: Sequence[Stage], formats: Sequence[str]) -> str:
-    """sha256 over all that a block's shard depends on: its sources, the stages' options, versions and weights."""
+def fingerprint(block: Block, stages: Sequence[dict[str, Any]], formats: Sequence[str]) -> str:
+    """sha256 over all that a block's shard depends on: its sources, and the stages' fingerprints (options, version, weights)."""
     parts = {
         "schema": SCHEMA_VERSION,
         "rate_hz": block.rate_hz,
         "pieces": [{**piece.plan(), "uri": ""} for piece in block.pieces],
-        "stages": [stage.fingerprint() for stage in stages],
-        "formats": list(formats),
+        "stages": list(stages),
+        "formats": sorted(formats),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -114,19 +115,17 @@ def prepare(
     engine = complete(beam_args, out, blocks)
     store = Store(out)
     formats = sorted(config.write.formats)
-    expected = {block.name: fingerprint(block, stages, formats) for block in blocks}
+    prints = [stage.fingerprint() for stage in stages]
+    expected = {block.name: fingerprint(block, prints, formats) for block in blocks}
     with store.lock(part):
-        resolved = {"config": config.corpus(), "stages": [stage.fingerprint() for stage in stages]}
+        resolved = {"config": config.corpus(), "stages": prints}
         files.write(store.path("config.yaml"), yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).encode())
         files.write(store.path("plan.jsonl"), write_plan(blocks).encode())
-        if part is None:
-            for block in blocks:
-                if redo(block):
-                    store.forget(block.name)
-            done = set(store.clean(expected))
-        else:
-            # Other parts are at work: only a whole run may tidy up.
-            done = {name for name, commit in store.commits().items() if expected.get(name) == commit.fingerprint}
+        for block in blocks:
+            if redo(block):
+                store.forget(block.name)
+        # Other parts may be at work: a part tidies up among its own blocks only.
+        done = set(store.clean(expected, lambda name: part is None or _is_of(name, part)))
         mine = [b for b in blocks if part is None or b.index % part[1] == part[0]]
         todo = [b for b in mine if b.name not in done]
         if len(todo) < len(mine):
@@ -135,6 +134,12 @@ def prepare(
             with _progress(store, todo, started, say):
                 run(todo, stages, out, expected, formats, engine)
         return summarise(store.commits(), len(blocks), time.monotonic() - started)
+
+
+def _is_of(name: str, part: tuple[int, int]) -> bool:
+    """Whether a block's name, such as part-00003, is of part `i` of `n`."""
+    head, _, number = name.rpartition("-")
+    return head == "part" and number.isdigit() and int(number) % part[1] == part[0]
 
 
 def summarise(commits: dict[str, Commit], blocks: int, took_s: float) -> Summary:
@@ -164,24 +169,23 @@ def _progress(store: Store, todo: Sequence[Block], started: float, say: Callable
     stop = threading.Event()
 
     def look() -> None:
-        seconds = 0.0
         for name in files.names(store.path("commits"), ".json"):
             block = name.removesuffix(".json")
             if block in waiting:
                 waiting.discard(block)
                 commit = Commit.from_json(files.read(store.path("commits", name)).decode())
-                seconds = commit.seconds_in
                 done = len(todo) - len(waiting)
                 took = time.monotonic() - started
                 eta = took / done * len(waiting)
                 say(
-                    f"{block}: {commit.rows} rows, {commit.seconds_kept:.0f} of {seconds:.0f} s kept; "
+                    f"{block}: {commit.rows} rows, {commit.seconds_kept:.0f} of {commit.seconds_in:.0f} s kept; "
                     f"{done}/{len(todo)} blocks in {took:.0f} s, about {eta:.0f} s to go"
                 )
 
     def watch() -> None:
         while not stop.wait(1.0):
-            look()
+            with suppress(OSError, ValueError):  # it is talk; the commit itself says what is wrong
+                look()
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -190,7 +194,8 @@ def _progress(store: Store, todo: Sequence[Block], started: float, say: Callable
     finally:
         stop.set()
         thread.join()
-        look()
+        with suppress(OSError, ValueError):
+            look()
 
 
 RETRIABLE = (Reason.MISSING, Reason.UNREADABLE, Reason.CORRUPT, Reason.TRUNCATED, Reason.OUT_OF_MEMORY, Reason.FAILED)

@@ -49,7 +49,9 @@ def main() -> None:
     settings = work / "config.yaml"
     settings.write_text(
         f"sources: [{json.dumps(str(work / 'manifest.jsonl'))}]\n"
-        "segment: {backend: none, min_s: 0.5}\ntranscribe: {backend: given}\ncodec: null\ntaste: null\n"
+        "segment: {backend: none, min_s: 0.5}\ntranscribe: {backend: given}\n"
+        # Learners' accents pull the alignment's score down, and the fits need no times.
+        "filter: {min_align_score: null}\ncodec: null\ntaste: null\n"
     )
     corpus = str(work / "corpus")
     for what in args.what or ["units", "codec", "taste"]:

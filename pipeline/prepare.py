@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -131,7 +131,7 @@ def prepare(
         if len(todo) < len(mine):
             say(f"{len(mine) - len(todo)} of {len(mine)} blocks are committed already")
         if todo:
-            with _progress(store, todo, started, say):
+            with _progress(store, todo, expected, started, say):
                 run(todo, stages, out, expected, formats, engine)
         return summarise(store.commits(), len(blocks), time.monotonic() - started)
 
@@ -160,8 +160,12 @@ def summarise(commits: dict[str, Commit], blocks: int, took_s: float) -> Summary
 
 
 @contextmanager
-def _progress(store: Store, todo: Sequence[Block], started: float, say: Callable[[str], None]) -> Iterator[None]:
-    """Say a line for each block that is committed. It watches the folder, so it tells the truth on any runner."""
+def _progress(
+    store: Store, todo: Sequence[Block], expected: Mapping[str, str], started: float, say: Callable[[str], None]
+) -> Iterator[None]:
+    """Say a line for each block that is committed under its expected fingerprint. It watches the folder, so it tells the
+    truth on any runner.
+    """
     if files.is_remote(store.root):
         yield
         return
@@ -172,8 +176,10 @@ def _progress(store: Store, todo: Sequence[Block], started: float, say: Callable
         for name in files.names(store.path("commits"), ".json"):
             block = name.removesuffix(".json")
             if block in waiting:
-                waiting.discard(block)
                 commit = Commit.from_json(files.read(store.path("commits", name)).decode())
+                if commit.fingerprint != expected[block]:
+                    continue  # left by an earlier run under another config, not made again yet
+                waiting.discard(block)
                 done = len(todo) - len(waiting)
                 took = time.monotonic() - started
                 eta = took / done * len(waiting)

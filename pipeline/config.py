@@ -35,10 +35,15 @@ class WriteOptions(Options):
 
 
 class LimitOptions(Options):
-    """When a run has failed although every block was committed."""
+    """When a run has failed (exit code 1) although every block was committed."""
 
     max_rejected_share: float = Field(0.95, ge=0, le=1)
-    """Share of the seconds in that may be rejected, silence between utterances included, before the run counts as failed."""
+    """Share of the speech that may be rejected, for whatever reason. Silence (`silent`, and `no_speech` between utterances) is not
+    counted on either side: a quiet recording is no bad one, and an hour of room tone must not hide that every word was lost. Where
+    there is nothing but silence, all counts as rejected."""
+    max_fault_share: float = Field(0.5, ge=0, le=1)
+    """Share that may be lost to faults (missing, unreadable, no_audio, corrupt, truncated, not_finite, out_of_memory, failed): of
+    the seconds in, and also of the files, since nobody knows the seconds of a missing one; whichever is larger."""
 
 
 class Config(Options):

@@ -187,16 +187,20 @@ def delete(path: str) -> None:
         raise _failed("delete", path, error) from error
 
 
+def temporaries(root: str) -> Iterator[str]:
+    """Paths of what crashed runs left under a local `root`."""
+    if not is_remote(root):
+        for folder, _, found in os.walk(root):
+            yield from (os.path.join(folder, name) for name in sorted(found) if name.startswith(TEMPORARY))
+
+
 def sweep(root: str, mine: Callable[[str], bool] = lambda name: True) -> Iterator[str]:
     """Remove what crashed runs left under a local `root`, and yield each removed path.
 
     Args:
         mine: given the name that the temporary file was for, such as part-00003.parquet, whether it may be removed.
     """
-    if is_remote(root):
-        return
-    for folder, _, found in os.walk(root):
-        for name in found:
-            if name.startswith(TEMPORARY) and mine(name.removeprefix(TEMPORARY).partition("-")[2]):
-                delete(os.path.join(folder, name))
-                yield os.path.join(folder, name)
+    for path in temporaries(root):
+        if mine(os.path.basename(path).removeprefix(TEMPORARY).partition("-")[2]):
+            delete(path)
+            yield path

@@ -34,9 +34,9 @@ def describe_row(row: Mapping[str, Any]) -> str:
     lines = [
         f"{row['id']}  {row['source']} [{row['start_s']:.2f} .. {row['end_s']:.2f} s] "
         f"{row['duration_s']:.2f} s  {row['language']} {row['origin']} {row['split']}",
-        f"  text   {_clean(row['text'])}",
+        f"  text   {clean(row['text'])}",
         "  words  "
-        + " ".join(f"{_clean(w['text'])}|{w['start_s']:.2f}-{w['end_s']:.2f}|{w['how']}" for w in row["words"]),
+        + " ".join(f"{clean(w['text'])}|{w['start_s']:.2f}-{w['end_s']:.2f}|{w['how']}" for w in row["words"]),
     ]
     if row["units"] is not None:
         frames = sum(row["unit_run_lengths"])
@@ -55,7 +55,7 @@ def _head(values: Sequence[int], count: int = 16) -> str:
     return " ".join(map(str, values[:count])) + (" ..." if len(values) > count else "")
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Control characters (of a hostile file name or transcript) shown, not sent to the terminal."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
@@ -65,8 +65,8 @@ def run_inspect(corpus: str, row_id: str | None, rows: int, rejected: bool, wav:
     if rejected:
         for found in read_rows(corpus, "rejected"):
             print(
-                f"{found['reason']:<14} {found['stage']:<10} {_clean(found['source'])} "
-                f"[{found['start_s']:.2f} .. {found['end_s']:.2f} s] {_clean(found['detail'])}"
+                f"{found['reason']:<14} {found['stage']:<10} {clean(found['source'])} "
+                f"[{found['start_s']:.2f} .. {found['end_s']:.2f} s] {clean(found['detail'])}"
             )
         return 0
     shown = 0

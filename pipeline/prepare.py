@@ -32,7 +32,11 @@ from transforms.units.stage import Units
 
 @dataclass
 class Summary:
-    """What a run did, from the commit records. Seconds are of audio unless said otherwise."""
+    """What a run did, from the commit records. Seconds are of audio unless said otherwise.
+
+    Attributes:
+        rejected: seconds by reason. rejections: their count by reason.
+    """
 
     blocks: int
     done: int
@@ -40,11 +44,8 @@ class Summary:
     seconds_in: float
     seconds_kept: float
     rejected: dict[str, float]
+    rejections: dict[str, int]
     took_s: float
-
-    @property
-    def rejected_share(self) -> float:
-        return 1 - self.seconds_kept / self.seconds_in if self.seconds_in else 0.0
 
 
 def stages_of(config: Config) -> list[Stage]:
@@ -145,9 +146,11 @@ def _is_of(name: str, part: tuple[int, int]) -> bool:
 def summarise(commits: dict[str, Commit], blocks: int, took_s: float) -> Summary:
     """Add up commit records."""
     rejected: Counter[str] = Counter()
+    count: Counter[str] = Counter()
     for commit in commits.values():
         for reason, samples in commit.samples_rejected.items():
             rejected[reason] += samples / commit.rate_hz  # type: ignore[assignment]
+        count.update(commit.rejections)
     return Summary(
         blocks=blocks,
         done=len(commits),
@@ -155,6 +158,7 @@ def summarise(commits: dict[str, Commit], blocks: int, took_s: float) -> Summary
         seconds_in=sum(c.seconds_in for c in commits.values()),
         seconds_kept=sum(c.seconds_kept for c in commits.values()),
         rejected=dict(rejected),
+        rejections=dict(count),
         took_s=took_s,
     )
 

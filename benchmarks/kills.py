@@ -8,6 +8,7 @@ with the undisturbed one, and the next starts from nothing. Exits 1 where anythi
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -85,7 +86,8 @@ class Process:
             return None
 
     def kill(self) -> None:
-        os.killpg(self._process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def said(self) -> str:
@@ -237,11 +239,12 @@ def hunt(
             trace.unlink(missing_ok=True)
             process = start(job.arguments(out), trace)
             at_s = rng.uniform(0, tally.straight_s) if tally.kills < kills else None
-            code = process.wait(at_s)
+            try:
+                code = process.wait(at_s)
+            finally:
+                process.kill()  # of an ended one nothing is left to kill
             killed = code is None
-            if killed:
-                process.kill()
-                tally.kills += 1
+            tally.kills += killed
             begun = job.begun(out, trace)
             tally.redone += len(safe & set(begun)) if job.name != "train" else 0
             if killed:
@@ -263,7 +266,10 @@ def hunt(
         tally.wrong += [f"{out}: left behind: {p.name}" for p in out.rglob(".*")]
         tally.wrong += job.check(out)
         shutil.rmtree(out)
-        say(f"{job.name}: {tally.kills} kills, {tally.finished} finished and compared, {len(tally.wrong)} differences")
+        say(
+            f"{job.name}: {tally.kills} kills ({tally.before_work} before work began), {tally.finished} finished, {tally.files} files "
+            f"compared, {len(tally.wrong)} differences; done again {tally.again}, at most {tally.most_again}, redone {tally.redone}"
+        )
     tally.took_s = time.monotonic() - begun_at
     return tally
 

@@ -27,19 +27,24 @@ from pipeline.verify import verify
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# `antiphon`, with a line in a file for each block that is begun.
-_TRACED = """
-import sys
-from transforms.decode import Decode
-begin = Decode.__call__
-def traced(self, block):
-    with open(sys.argv[1], "a") as trace:
-        trace.write(block.name + "\\n")
-    return begin(self, block)
-Decode.__call__ = traced
-from pipeline.cli import main
-sys.exit(main(sys.argv[2:]))
-"""
+_CHILD = "import sys; from benchmarks.kills import traced; sys.exit(traced(sys.argv[1], sys.argv[2:]))"
+
+
+def traced(trace: str, arguments: Sequence[str]) -> int:
+    """`antiphon`, with a line in the file `trace` for each block that is begun."""
+    from pipeline.cli import main as antiphon
+    from schemas import Block
+    from transforms.decode import Decode
+
+    begin = Decode.__call__
+
+    def call(self: Decode, block: Block) -> Block:
+        with open(trace, "a") as stream:
+            stream.write(f"{block.name}\n")
+        return begin(self, block)
+
+    Decode.__call__ = call  # type: ignore[method-assign]
+    return antiphon(arguments)
 
 
 @dataclass
@@ -69,7 +74,7 @@ class Process:
     """A command of ours in a process group of its own."""
 
     def __init__(self, arguments: Sequence[str], trace: Path) -> None:
-        command = [sys.executable, "-c", _TRACED, str(trace), *arguments]
+        command = [sys.executable, "-c", _CHILD, str(trace), *arguments]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         if (DATA.parent / "models").is_dir():
             environment.setdefault("ANTIPHON_MODELS", str(DATA.parent / "models"))
@@ -254,8 +259,9 @@ def hunt(
                 tally.at_work += bool(set(begun) - safe)
                 tally.before_work += not set(begun) - safe
                 continue
-            if code != 0:
-                tally.wrong.append(f"{out}: exit code {code}: {process.said()}")
+            break
+        if code != 0:
+            tally.wrong.append(f"{out}: exit code {code}: {process.said()}")
             break
         got = job.state(out)
         tally.finished += 1
@@ -267,8 +273,9 @@ def hunt(
         tally.wrong += job.check(out)
         shutil.rmtree(out)
         say(
-            f"{job.name}: {tally.kills} kills ({tally.before_work} before work began), {tally.finished} finished, {tally.files} files "
-            f"compared, {len(tally.wrong)} differences; done again {tally.again}, at most {tally.most_again}, redone {tally.redone}"
+            f"{job.name}: {tally.kills} kills ({tally.before_work} before work began), {tally.finished} finished, "
+            f"{tally.files} files compared, {len(tally.wrong)} differences; done again {tally.again}, "
+            f"at most {tally.most_again}, redone {tally.redone}"
         )
     tally.took_s = time.monotonic() - begun_at
     return tally

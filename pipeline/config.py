@@ -51,6 +51,10 @@ class Config(Options):
 
     sources: tuple[str, ...] = ()
     """Files, folders, globs and `.jsonl` manifests; relative paths are from the working folder. `gs://` works with `[gcp]`."""
+    exclude: tuple[str, ...] = ()
+    """Names of sources (as rows carry them) to leave out, such as one that has to be taken down. Blocks keep their bounds, so only
+    those that held them are made again. Delete the audio after that, and leave its line with its `duration` in the manifest:
+    without it, the blocks after it move."""
     plan: PlanOptions = PlanOptions()
     decode: DecodeOptions = DecodeOptions()
     segment: SegmentOptions = SegmentOptions()

@@ -18,6 +18,7 @@ from pipeline.config import Config
 from pipeline.runners import complete
 from pipeline.store import Store
 from schemas import SCHEMA_VERSION, Block, Commit, Reason
+from schemas.errors import UserError
 from transforms.align.stage import Align
 from transforms.codec.stage import Codec
 from transforms.decode import Decode
@@ -71,11 +72,22 @@ def common_stages(config: Config) -> list[Stage]:
 
 
 def plan_of(config: Config) -> list[Block]:
-    """Read the sources' headers and lay them out in Blocks. Raises SourceError with every path that is wrong."""
+    """Read the sources' headers and lay them out in Blocks.
+
+    Raises SourceError with every path that is wrong, and UserError for a name in `exclude` that no source has.
+    """
     from pipeline.plan import make_plan
     from pipeline.sources import find_sources
 
-    return make_plan(find_sources(config.sources), config.plan, rate_hz=config.decode.rate_hz)
+    entries = find_sources(config.sources)
+    unknown = sorted(set(config.exclude) - {entry.source for entry in entries})
+    if unknown:
+        raise UserError(f"exclude: no source is called {', '.join(unknown)}; `antiphon plan` prints their names")
+    blocks = make_plan(entries, config.plan, rate_hz=config.decode.rate_hz)
+    for block in blocks:
+        # After planning, so that no other block changes. What is left of a block may be nothing.
+        block.pieces = [piece for piece in block.pieces if piece.source not in config.exclude]
+    return blocks
 
 
 def fingerprint(block: Block, stages: Sequence[dict[str, Any]], formats: Sequence[str]) -> str:

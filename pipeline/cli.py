@@ -73,6 +73,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("corpus", metavar="CORPUS")
     p.add_argument("--json", action="store_true", help="as one JSON object")
 
+    p = command("verify", "read every byte of a corpus again, and name what is damaged and how to repair it")
+    p.add_argument("corpus", metavar="CORPUS")
+    p.add_argument(
+        "--forget", action="store_true", help="take damaged blocks out, so that `antiphon prepare` makes them again"
+    )
+
     p = command("retry", "make the blocks again that hold rejections a repair may have cured")
     _config(p)
     p.add_argument("--out", required=True, metavar="CORPUS")

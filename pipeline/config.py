@@ -41,10 +41,15 @@ class WriteOptions(Options):
 
 
 class LimitOptions(Options):
-    """When a run has failed although every block was committed."""
+    """When a run has failed (exit code 1) although every block was committed."""
 
     max_rejected_share: float = Field(0.95, ge=0, le=1)
-    """Share of the seconds in that may be rejected, silence between utterances included, before the run counts as failed."""
+    """Share of the speech that may be rejected, for whatever reason. Silence (`silent`, and `no_speech` between utterances) is not
+    counted on either side: a quiet recording is no bad one, and an hour of room tone must not hide that every word was lost. Where
+    there is nothing but silence, all counts as rejected."""
+    max_fault_share: float = Field(0.5, ge=0, le=1)
+    """Share that may be lost to faults (missing, unreadable, no_audio, corrupt, truncated, not_finite, out_of_memory, failed): of
+    the seconds in, and also of the files, since nobody knows the seconds of a missing one; whichever is larger."""
 
 
 class Config(Options):
@@ -52,6 +57,10 @@ class Config(Options):
 
     sources: tuple[str, ...] = ()
     """Files, folders, globs, `.jsonl` manifests, WebDataset `.tar`s; relative paths are from the working folder; `gs://` too."""
+    exclude: tuple[str, ...] = ()
+    """Names of sources (as rows carry them) to leave out, such as one that has to be taken down. Blocks keep their bounds, so only
+    those that held them are made again. Delete the audio after that, and leave its line with its `duration` in the manifest:
+    without it, the blocks after it move."""
     plan: PlanOptions = PlanOptions()
     decode: DecodeOptions = DecodeOptions()
     segment: SegmentOptions = SegmentOptions()

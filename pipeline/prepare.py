@@ -7,8 +7,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 
@@ -17,6 +18,7 @@ from pipeline.config import Config
 from pipeline.runners import complete
 from pipeline.store import Store
 from schemas import SCHEMA_VERSION, Block, Commit, Reason
+from schemas.errors import UserError
 from schemas.show import redact_all
 from transforms.align.stage import Align
 from transforms.codec.stage import Codec
@@ -32,7 +34,11 @@ from transforms.units.stage import Units
 
 @dataclass
 class Summary:
-    """What a run did, from the commit records. Seconds are of audio unless said otherwise."""
+    """What a run did, from the commit records. Seconds are of audio unless said otherwise.
+
+    Attributes:
+        rejected: seconds by reason. rejections: their count by reason.
+    """
 
     blocks: int
     done: int
@@ -40,11 +46,8 @@ class Summary:
     seconds_in: float
     seconds_kept: float
     rejected: dict[str, float]
+    rejections: dict[str, int]
     took_s: float
-
-    @property
-    def rejected_share(self) -> float:
-        return 1 - self.seconds_kept / self.seconds_in if self.seconds_in else 0.0
 
 
 def stages_of(config: Config) -> list[Stage]:
@@ -70,22 +73,33 @@ def common_stages(config: Config) -> list[Stage]:
 
 
 def plan_of(config: Config) -> list[Block]:
-    """Read the sources' headers and lay them out in Blocks. Raises SourceError with every path that is wrong."""
+    """Read the sources' headers and lay them out in Blocks.
+
+    Raises SourceError with every path that is wrong, and UserError for a name in `exclude` that no source has.
+    """
     from pipeline.plan import make_plan
     from pipeline.sources import find_sources
 
+    entries = find_sources(config.sources)
+    unknown = sorted(set(config.exclude) - {entry.source for entry in entries})
+    if unknown:
+        raise UserError(f"exclude: no source is called {', '.join(unknown)}; `antiphon plan` prints their names")
     rate_hz, timeout_s = config.decode.rate_hz, config.decode.timeout_s
-    return make_plan(find_sources(config.sources), config.plan, rate_hz=rate_hz, timeout_s=timeout_s)
+    blocks = make_plan(entries, config.plan, rate_hz=rate_hz, timeout_s=timeout_s)
+    for block in blocks:
+        # After planning, so that no other block changes. What is left of a block may be nothing.
+        block.pieces = [piece for piece in block.pieces if piece.source not in config.exclude]
+    return blocks
 
 
-def fingerprint(block: Block, stages: Sequence[Stage], formats: Sequence[str]) -> str:
-    """sha256 over all that a block's shard depends on: its sources, the stages' options, versions and weights."""
+def fingerprint(block: Block, stages: Sequence[dict[str, Any]], formats: Sequence[str]) -> str:
+    """sha256 over all that a block's shard depends on: its sources, and the stages' fingerprints (options, version, weights)."""
     parts = {
         "schema": SCHEMA_VERSION,
         "rate_hz": block.rate_hz,
         "pieces": [{**piece.plan(), "uri": ""} for piece in block.pieces],
-        "stages": [stage.fingerprint() for stage in stages],
-        "formats": list(formats),
+        "stages": list(stages),
+        "formats": sorted(formats),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -116,19 +130,17 @@ def prepare(
     engine = complete(beam_args, out, blocks)
     store = Store(out)
     formats = sorted(config.write.formats)
-    expected = {block.name: fingerprint(block, stages, formats) for block in blocks}
+    prints = [stage.fingerprint() for stage in stages]
+    expected = {block.name: fingerprint(block, prints, formats) for block in blocks}
     with store.lock(part):
-        resolved = {"config": config.corpus(), "stages": redact_all([stage.fingerprint() for stage in stages])}
+        resolved = {"config": config.corpus(), "stages": redact_all(prints)}
         files.write(store.path("config.yaml"), yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).encode())
         files.write(store.path("plan.jsonl"), write_plan(blocks).encode())
-        if part is None:
-            for block in blocks:
-                if redo(block):
-                    store.forget(block.name)
-            done = set(store.clean(expected))
-        else:
-            # Other parts are at work: only a whole run may tidy up.
-            done = {name for name, commit in store.commits().items() if expected.get(name) == commit.fingerprint}
+        for block in blocks:
+            if redo(block):
+                store.forget(block.name)
+        # Other parts may be at work: a part tidies up among its own blocks only.
+        done = set(store.clean(expected, lambda name: part is None or _is_of(name, part)))
         mine = [b for b in blocks if part is None or b.index % part[1] == part[0]]
         todo = [b for b in mine if b.name not in done]
         if len(todo) < len(mine):
@@ -139,12 +151,20 @@ def prepare(
         return summarise(store.commits(), len(blocks), time.monotonic() - started)
 
 
+def _is_of(name: str, part: tuple[int, int]) -> bool:
+    """Whether a block's name, such as part-00003, is of part `i` of `n`."""
+    head, _, number = name.rpartition("-")
+    return head == "part" and number.isdigit() and int(number) % part[1] == part[0]
+
+
 def summarise(commits: dict[str, Commit], blocks: int, took_s: float) -> Summary:
     """Add up commit records."""
     rejected: Counter[str] = Counter()
+    count: Counter[str] = Counter()
     for commit in commits.values():
         for reason, samples in commit.samples_rejected.items():
             rejected[reason] += samples / commit.rate_hz  # type: ignore[assignment]
+        count.update(commit.rejections)
     return Summary(
         blocks=blocks,
         done=len(commits),
@@ -152,6 +172,7 @@ def summarise(commits: dict[str, Commit], blocks: int, took_s: float) -> Summary
         seconds_in=sum(c.seconds_in for c in commits.values()),
         seconds_kept=sum(c.seconds_kept for c in commits.values()),
         rejected=dict(rejected),
+        rejections=dict(count),
         took_s=took_s,
     )
 
@@ -187,7 +208,8 @@ def _progress(
 
     def watch() -> None:
         while not stop.wait(1.0):
-            look()
+            with suppress(OSError, ValueError):  # it is talk; the commit itself says what is wrong
+                look()
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -196,7 +218,8 @@ def _progress(
     finally:
         stop.set()
         thread.join()
-        look()
+        with suppress(OSError, ValueError):
+            look()
 
 
 RETRIABLE = (

@@ -50,6 +50,28 @@ class Reason(StrEnum):
     """A stage raised an error on this utterance alone; `detail` has it."""
 
 
+SILENCE = frozenset({Reason.SILENT, Reason.NO_SPEECH})
+"""Nobody speaks there: no loss."""
+
+SOURCE_FAULTS = frozenset(
+    {
+        Reason.MISSING,
+        Reason.UNREADABLE,
+        Reason.NO_AUDIO,
+        Reason.CORRUPT,
+        Reason.TRUNCATED,
+        Reason.UNDECLARED,
+        Reason.CRASHED,
+        Reason.TIMEOUT,
+        Reason.NOT_FINITE,
+    }
+)
+"""The file is not what it should be."""
+
+FAULTS = SOURCE_FAULTS | {Reason.OUT_OF_MEMORY, Reason.FAILED}
+"""Something is broken, in the file or here: not the audio's own doing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rejection:
     """A stretch of one channel of one source that was turned away.

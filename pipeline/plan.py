@@ -13,11 +13,14 @@ from schemas import Block, Piece
 from schemas.show import redact_all
 from transforms.contain import DecoderError
 from transforms.options import Options
+from transforms.segment import TEXT_S
 
 _SMOOTH_FRAMES = 10
 _SEARCH_S = 15.0
 _LONG = 1.5
 """A recording is cut where it is longer than this many blocks; shorter ones stay whole."""
+_WHOLE_S = 30.0
+"""An entry with a text of its own stays whole up to here, however small the blocks."""
 
 
 class PlanOptions(Options):
@@ -45,8 +48,11 @@ def make_plan(
     filled_s = 0.0
     for entry in entries:
         split = "heldout" if entry.recording in kept_out else "train"
-        for piece in _pieces(entry, headers.get((entry.uri, entry.at, entry.size)), options.block_s, timeout_s):
+        pieces = list(_pieces(entry, headers.get((entry.uri, entry.at, entry.size)), options.block_s, timeout_s))
+        for piece in pieces:
             piece.given = {"split": split} | entry.given
+            if len(pieces) > 1 and entry.given.get("text"):
+                piece.given[TEXT_S] = sum(p.declared_s for p in pieces)
             if not blocks or (filled_s and filled_s + piece.declared_s > options.block_s):
                 blocks.append(Block(len(blocks), rate_hz))
                 filled_s = 0.0
@@ -84,7 +90,7 @@ def _pieces(entry: Entry, found: Found | None, block_s: float, timeout_s: float)
                 scanned = scan(entry, start, end, found, timeout_s)
                 total_s = (start + scanned.samples) / rate_hz
             declared_s = max(0.0, total_s - start / rate_hz)
-        if declared_s <= _LONG * block_s:
+        if declared_s <= max(_LONG * block_s, _WHOLE_S if entry.given.get("text") else 0.0):
             yield _piece(entry, mark, rate_hz, start, end, declared_s)
             return
         scanned = scanned or scan(entry, start, end, found, timeout_s)

@@ -52,7 +52,8 @@ class Summary:
 
 def stages_of(config: Config) -> list[Stage]:
     """The stages of recorded speech, in order."""
-    return [Decode(config.decode), Segment(config.segment), *common_stages(config)]
+    texts_given = config.transcribe.backend == "given" or config.transcribe.keep_given
+    return [Decode(config.decode), Segment(config.segment, texts_given=texts_given), *common_stages(config)]
 
 
 def common_stages(config: Config) -> list[Stage]:
@@ -254,4 +255,4 @@ def dialogue_stages_of(config: Config) -> list[Stage]:
             "transcribe": config.transcribe.model_copy(update={"backend": "given"}),
         }
     )
-    return [*stages(config.dialogues), Segment(spoken.segment), *common_stages(spoken)]
+    return [*stages(config.dialogues), Segment(spoken.segment, texts_given=True), *common_stages(spoken)]

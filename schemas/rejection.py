@@ -36,6 +36,8 @@ class Reason(StrEnum):
     """Between utterances: no voice was found there."""
     TOO_SHORT = "too_short"
     """Voice, but less than `segment.min_s` of it."""
+    TOO_LONG = "too_long"
+    """A manifest text for more than `segment.max_s`: it cannot be divided with its audio."""
     NO_TEXT = "no_text"
     """The recogniser heard no word."""
     UNSURE = "unsure"

@@ -156,3 +156,22 @@ def test_a_header_whose_claim_its_bytes_deny_is_not_believed(speech: list[Clip],
 def test_no_credential_of_an_address_is_in_the_plan(folder: Path) -> None:
     entry = Entry("a", "https://user:secret@host/a.wav?token=secret", "r", fault=("missing", "why"))
     assert "secret" not in write_plan(make_plan([entry], PlanOptions(), rate_hz=16000))
+
+
+def test_a_text_and_its_audio_are_not_divided(speech: list[Clip], tmp_path: Path) -> None:
+    import json
+
+    import soundfile
+
+    long = np.tile(speech[0].samples, 8)[: 16000 * 40]
+    soundfile.write(tmp_path / "long.wav", long, 16000)
+    soundfile.write(tmp_path / "short.wav", long[: 16000 * 8], 16000)
+    lines = [{"audio": "long.wav", "text": "one"}, {"audio": "short.wav", "text": "two"}]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    plan = make_plan(find_sources([str(tmp_path / "m.jsonl")]), PlanOptions(block_s=4.0), rate_hz=16000)
+    pieces = [piece for block in plan for piece in block.pieces]
+    (short,) = [piece for piece in pieces if piece.given["text"] == "two"]
+    assert short.declared_s == 8.0
+    parts = [piece for piece in pieces if piece.given["text"] == "one"]
+    assert len(parts) > 1
+    assert {piece.given["text_s"] for piece in parts} == {40.0}

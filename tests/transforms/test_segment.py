@@ -134,7 +134,7 @@ def test_audio_with_a_text_of_its_own_stays_whole_or_is_turned_away(speech: list
 
     (utterance,) = run(whole[: 16000 * 29], {"text": "one two"}).utterances
     assert utterance.given["text"] == "one two"
-    for samples, given in (
+    for samples, fields in (
         (np.tile(whole, 3)[: 16000 * 31], {"text": "one"}),
         (whole, {"text": "one", "text_s": 40.0}),
     ):

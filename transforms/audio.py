@@ -213,8 +213,8 @@ def chunks(source: str | IO[bytes] | Window, start: int = 0) -> Iterator[tuple[i
 
     A packet that does not decode is counted and passed over, and gives an empty chunk. Positions count the samples that
     came out, from `start` on where the container's time stamps are exact (wav, flac and kin; a gap between them is filled
-    with silence), and from 0 elsewhere, since a jump into an mp3 or ogg may land beside the mark. A stream that changes its rate or channels on the way goes on at
-    the rate and channels that it began with.
+    with silence), and from 0 elsewhere, since a jump into an mp3 or ogg may land beside the mark. A stream that changes
+    its rate or channels on the way goes on at the rate and channels that it began with.
     """
     with _container(source) as (container, stream):
         rate_hz, channels, layout = stream.rate, stream.channels, stream.layout

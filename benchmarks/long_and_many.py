@@ -6,8 +6,9 @@
 Real speech of ../shared/data, repeated. The files are written to a temporary folder (some GB) and deleted afterwards. Memory is
 the sum over the command's processes of their peak resident sizes (VmHWM), which is no less than their peak together.
 
-`long` runs `antiphon prepare` on all hours with the text given (decode, segment, align, measure, filter, commit), and then, on
-the first `--full-minutes` of the same file, with all the default stages.
+`long` sends all hours from plan to commit through decode, segment and the given text (`antiphon prepare`'s own function, with
+the first three of its stages, in a process of its own), and then the first `--full-minutes` of the same file through
+`antiphon prepare` with all its default stages, as a person would.
 """
 
 import argparse
@@ -149,33 +150,40 @@ def many(scratch: Path, count: int) -> list[list[object]]:
     return rows
 
 
+_FIRST_STAGES = """
+import sys
+from pipeline.config import load
+from pipeline.prepare import plan_of, prepare, stages_of
+settings = load(sys.argv[1], ["transcribe.backend=given", *sys.argv[3:]])
+stages = stages_of(settings)[:3]
+assert [stage.name for stage in stages] == ["decode", "segment", "transcribe"]
+prepare(settings, plan_of(settings), stages, sys.argv[2])
+"""
+
+
 def long(scratch: Path, hours: float, full_minutes: float, assignments: list[str]) -> list[list[object]]:
-    path = scratch / "long.flac"
-    write_long(path, hours * 3600)
-    manifest = scratch / "long.jsonl"
+    path, manifest, config, out = (scratch / name for name in ("long.flac", "long.jsonl", "long.yaml", "corpus"))
+    write_long(path, max(hours * 3600, full_minutes * 60))
+    config.write_text(f"sources: ['{manifest}']\nlimits: {{max_rejected_share: 1}}\n")
+    sets = [part for assignment in assignments for part in ("--set", assignment)]
+    first = [sys.executable, "-c", _FIRST_STAGES, str(config), str(out), *assignments]
     rows = []
-    given = ["transcribe.backend=given", "units=null", "codec=null", "taste=null", "filter.min_align_score=null"]
-    for what, seconds, options in [
-        ("text given, no token stages", hours * 3600, given),
-        ("all default stages", full_minutes * 60, []),
+    for what, seconds, command in [
+        (" ".join(["decode, segment, given text, commit", *assignments]), hours * 3600, first),
+        ("all default stages", full_minutes * 60, antiphon("prepare", config, "--out", str(out), *sets)),
     ]:
         if not seconds:
             continue
-        # One word, whatever is said: what is measured is the way, not the words.
-        manifest.write_text(json.dumps({"audio": str(path), "duration": seconds, "text": "the", "language": "en"}))
-        config = scratch / "long.yaml"
-        config.write_text(f"sources: ['{manifest}']\nlimits: {{max_rejected_share: 1}}\n")
-        sets = [part for option in [*options, *assignments] for part in ("--set", option)]
-        out = scratch / "corpus"
-        measured = watch(antiphon("prepare", config, "--out", str(out), *sets))
+        manifest.write_text(json.dumps({"audio": str(path), "duration": seconds, "text": "given", "language": "en"}))
+        measured = watch(command)
         commits = list(Store(str(out)).commits().values())
         seconds_in = sum(c.seconds_in for c in commits)
         assert abs(seconds_in - seconds) < 0.01, f"{seconds_in} s in, of {seconds} s"
         assert all(c.samples_in == c.samples_kept + sum(c.samples_rejected.values()) for c in commits)
-        kept = sum(c.seconds_kept for c in commits)
+        kept_s, rows_kept = sum(c.seconds_kept for c in commits), sum(c.rows for c in commits)
         rows.append(
             [
-                f"`prepare`, {seconds / 3600:.2f} h in one flac, {what}: {len(commits)} blocks, {kept / 3600:.2f} h kept",
+                f"{seconds / 3600:.2f} h in one flac, {what}: {len(commits)} blocks, {rows_kept} rows, {kept_s / 3600:.2f} h",
                 f"{measured.took_s:.0f} s ({seconds / measured.took_s:.0f} x real time), {measured.cpu_s:.0f} s of processor",
                 f"{measured.memory_mb:.0f} MB ({measured.processes} processes)",
             ]

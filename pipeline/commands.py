@@ -28,7 +28,7 @@ def doctor(args: argparse.Namespace) -> int:
 def pull(args: argparse.Namespace) -> int:
     from pipeline.weights import run_pull
 
-    return run_pull(args.names, check=args.check)
+    return run_pull(args.names, check=args.check, say=lambda line: print(show(line)))
 
 
 def config(args: argparse.Namespace) -> int:

@@ -9,20 +9,28 @@ from pathlib import Path
 from transforms import contain
 
 
-def strike(what: signal.Signals) -> threading.Thread:
-    """Send a signal to the first decoder that runs, once it has used some processor time at its work."""
+def strike(what: signal.Signals, path: Path) -> threading.Thread:
+    """Send a signal to the first decoder that has `path` open."""
 
     def wait() -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             for pid in contain.pids():
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                # Fields 14 and 15 of proc(5), in hundredths of a second: past the imports.
-                if int(fields[11]) + int(fields[12]) > 45:
+                if str(path) in open_files(pid):
                     os.kill(pid, what)
                     return
-            time.sleep(0.005)
+            time.sleep(0.001)
 
     thread = threading.Thread(target=wait)
     thread.start()
     return thread
+
+
+def open_files(pid: int) -> set[str]:
+    found = set()
+    for link in Path(f"/proc/{pid}/fd").glob("*"):
+        try:
+            found.add(os.readlink(link))
+        except OSError:
+            continue
+    return found

@@ -26,6 +26,8 @@ _FORMATS = (
 """Demuxers that may open a source. Not among them are those that make FFmpeg open further files or addresses named in
 the first (hls, dash, concat, sdp, image2): a file from a stranger must not choose what else is read."""
 
+_GAP_S = 10.0
+"""A longer gap between time stamps is taken for a wrong stamp."""
 _CONTAINER_FAILURES = 10
 """In a row, after which there is no more to come of a container."""
 
@@ -149,7 +151,9 @@ def probe(path: str, at: int = 0, size: int = -1) -> Header:
     with opened(path, at, size) as stream:
         riff = stream.read(12)
         is_wav = riff[:4] in (b"RIFF", b"RF64") and riff[8:12] == b"WAVE"
-        declared = _wav_bytes(stream) if is_wav else None
+        header, declared = _wav(stream) if is_wav else (None, None)
+        if header is not None:
+            return header
         stream.seek(0)
         # FFmpeg would read packets of a wav to learn what its header says already; 4 kB are enough to tell what is in it.
         options = {"probesize": "4096"} if is_wav else {}
@@ -164,48 +168,64 @@ def probe(path: str, at: int = 0, size: int = -1) -> Header:
             return Header(track.rate, track.channels, seconds if known else None)
 
 
-def _wav_bytes(stream: IO[bytes] | Window) -> int | None:
-    """How many bytes of samples a wav claims to hold, where that is more than the file has; None elsewhere.
+def _wav(stream: IO[bytes] | Window) -> tuple[Header | None, int | None]:
+    """The header of a plain PCM wav, read without FFmpeg (a tenth of its time); of other wavs the bytes of samples that it
+    claims, where those are more than the file has.
 
     FFmpeg takes the length from the file where the file is short, so a torn wav would look whole. A size that no writer
     can have meant (0xFFFFFFFF of a recorder that streams) claims nothing.
     """
     end = stream.seek(0, os.SEEK_END)
-    at, long = 12, None
+    at, long, form = 12, None, b""
     for _ in range(1000):  # chunks of a real file are a handful
         stream.seek(at)
         head = stream.read(8)
         if len(head) < 8:
-            return None
+            break
         name, size = head[:4], struct.unpack("<I", head[4:])[0]
+        if name == b"fmt ":
+            form = stream.read(min(size, 16))
         if name == b"ds64":
             body = stream.read(16)
             long = struct.unpack("<Q", body[8:16])[0] if len(body) == 16 else None
         if name == b"data":
-            claimed = long if size == 0xFFFF_FFFF and long else size
-            unknown = claimed >= _UNKNOWN_SIZE and not long
-            return int(claimed) if at + 8 + claimed > end and not unknown else None
+            claimed, there = long if size == 0xFFFF_FFFF and long else size, end - at - 8
+            if claimed > there and claimed >= _UNKNOWN_SIZE and not long:
+                claimed = there
+            return _pcm(form, claimed), claimed if claimed > there else None
         at += 8 + size + size % 2
-    return None
+    return None, None
+
+
+def _pcm(form: bytes, claimed: int) -> Header | None:
+    """The header that a wav's `fmt ` chunk and its bytes of samples make; None for all but plain PCM, float and G.711."""
+    if len(form) < 16 or not claimed:
+        return None
+    tag, channels, rate_hz, _, step, bits = struct.unpack("<HHIIHH", form[:16])
+    plain = tag in (1, 3, 6, 7) and 0 < channels <= 64 and 1000 <= rate_hz <= 768_000 and bits in (8, 16, 24, 32, 64)
+    if not plain or step != channels * bits // 8:
+        return None
+    return Header(rate_hz, channels, claimed // step / rate_hz)
 
 
 def chunks(source: str | IO[bytes] | Window, start: int = 0) -> Iterator[tuple[int, int, np.ndarray, Count]]:
     """Decode packet by packet: (position of the chunk's first sample, rate_hz, float32 `[channels, m]`, the count so far).
 
     A packet that does not decode is counted and passed over, and gives an empty chunk. Positions count the samples that
-    came out, from `start` on where the container's time stamps are exact (wav, flac and kin), and from 0 elsewhere, since
-    a jump into an mp3 or ogg may land beside the mark. A stream that changes its rate or channels on the way goes on at
-    the rate and channels that it began with.
+    came out, from `start` on where the container's time stamps are exact (wav, flac and kin; a gap between them is filled
+    with silence), and from 0 elsewhere, since a jump into an mp3 or ogg may land beside the mark. A stream that changes
+    its rate or channels on the way goes on at the rate and channels that it began with.
     """
     with _container(source) as (container, stream):
         rate_hz, channels, layout = stream.rate, stream.channels, stream.layout
         if stream.codec_context.name == "flac":
-            # Each frame has its checksum, and FFmpeg looks at it when asked; else a flipped bit is a burst of noise.
+            # Each frame has its checksum, and FFmpeg heeds it when asked; else a flipped bit may be a burst of noise.
             stream.codec_context.options = {"err_detect": "crccheck+explode"}
         nothing = np.zeros((channels, 0), np.float32)
         converter, kind = None, None
         position: int | None = 0
-        if start and container.format.name in _EXACT_SEEK:
+        exact = container.format.name in _EXACT_SEEK
+        if start and exact:
             container.seek(max(0, round((start / rate_hz - 1.0) / stream.time_base)), stream=stream)
             position = None
         count = Count()
@@ -236,8 +256,15 @@ def chunks(source: str | IO[bytes] | Window, start: int = 0) -> Iterator[tuple[i
                 yield position or 0, rate_hz, nothing, count
                 continue
             for frame in frames:
+                stamp = round((frame.pts or 0) * (frame.time_base or 0) * rate_hz)
                 if position is None:
-                    position = round((frame.pts or 0) * (frame.time_base or 0) * rate_hz)
+                    position = stamp
+                elif exact and 0 < stamp - position <= _GAP_S * rate_hz:
+                    # A frame whose checksum is wrong was passed over in silence; what follows must stay where it was.
+                    count.bad += 1
+                    count.first_error = count.first_error or f"a gap of {(stamp - position) / rate_hz:.3f} s"
+                    yield position, rate_hz, np.zeros((channels, stamp - position), np.float32), count
+                    position = stamp
                 if kind != (frame.format.name, frame.layout.name, frame.sample_rate):
                     kind = (frame.format.name, frame.layout.name, frame.sample_rate)
                     converter = av.AudioResampler(format="fltp", layout=layout, rate=rate_hz)

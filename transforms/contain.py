@@ -20,8 +20,8 @@ from schemas import Reason
 
 _ROOT = Path(__file__).resolve().parent.parent
 _START = f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from transforms.decoder import main; main()"
-_START_S = 60.0
-"""For the process to start and import its libraries, beside the time that the request itself may take."""
+_START_S = 120.0
+"""For the process to start, import its libraries and say that it is ready."""
 _PIPE_BYTES = 1 << 20
 _SLOWEST_X = 10.0
 """Times real time under which a decoder counts as stuck; PyAV reaches some hundreds."""
@@ -60,10 +60,8 @@ class Decoder:
         """
         if self.process is not None and self.process.poll() is not None:
             self.stop()  # it died between two requests, of neither
-        spare_s = 0.0
         if self.process is None:
             self._start()
-            spare_s = _START_S
         assert self.process is not None
         assert self.process.stdin is not None
         deadline = time.monotonic() + limit_s
@@ -76,8 +74,7 @@ class Decoder:
             except OSError:
                 raise self._died() from None
             while True:
-                head, payload = self._reply(timeout_s + spare_s, deadline + spare_s)
-                spare_s = 0.0
+                head, payload = self._reply(timeout_s, deadline)
                 if "error" in head and head.get("end"):
                     finished = True
                     raise DecoderError(Reason(head["error"][0]), head["error"][1])
@@ -109,6 +106,11 @@ class Decoder:
         assert self.process.stdout is not None
         with contextlib.suppress(OSError, AttributeError):
             fcntl.fcntl(self.process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        try:
+            self._reply(_START_S, time.monotonic() + _START_S)
+        except DecoderError as error:  # of this machine, not of a file: no reason to reject one after the other
+            self.stop()
+            raise RuntimeError(f"{error.detail} before it was ready; {sys.executable} -c {_START!r} says why") from None
 
     def _reply(self, timeout_s: float, deadline: float) -> tuple[dict[str, Any], bytearray]:
         head_bytes, payload_bytes = struct.unpack("<II", self._read(8, timeout_s, deadline))

@@ -140,7 +140,7 @@ ACTIONS: dict[str, Callable[..., Iterator[tuple[dict[str, Any], bytes]]]] = {
 
 
 def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
-    """Answer requests until there are no more. The last reply to each has `"end"`."""
+    """Say that it is ready, and answer requests until there are no more. The last reply to each has `"end"`."""
 
     def send(head: dict[str, Any], payload: bytes = b"") -> None:
         data = json.dumps(head).encode()
@@ -148,6 +148,7 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
         if payload:
             _write_all(replies, payload)
 
+    send({"ready": 1})
     for line in requests:
         request = json.loads(line)
         # Should whoever asked be gone by then, the kernel ends this process even where a decoder never returns.

@@ -119,7 +119,7 @@ def test_fault_08_a_file_that_crashes_or_blocks_its_decoder_is_planned_to_be_rej
     soundfile.write(path, np.tile(np.random.default_rng(0).integers(-9999, 9999, 96000).astype(np.int16), 600), 96000)
     for one in contain._idle:
         one.stop()
-    thread = strike(what)
+    thread = strike(what, path)
     blocks = make_plan(find_sources([str(path), str(folder)]), PlanOptions(block_s=300), rate_hz=16000, timeout_s=2.0)
     thread.join()
     (bad,) = [p for b in blocks for p in b.pieces if p.fault]

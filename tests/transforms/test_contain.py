@@ -53,7 +53,7 @@ def decode(path: Path, seconds: float, **options: float) -> Block:
 def test_fault_08_a_decoder_that_crashes_costs_one_file(
     fresh: None, long_file: Path, tmp_path: Path, what: signal.Signals
 ) -> None:
-    thread = strike(what)
+    thread = strike(what, long_file)
     block = decode(long_file, 600.0)
     thread.join()
     (rejection,) = block.rejections
@@ -67,7 +67,7 @@ def test_fault_08_a_decoder_that_crashes_costs_one_file(
 def test_fault_08_a_decoder_that_hangs_costs_one_file_and_its_time(
     fresh: None, long_file: Path, tmp_path: Path
 ) -> None:
-    thread = strike(signal.SIGSTOP)
+    thread = strike(signal.SIGSTOP, long_file)
     started = time.monotonic()
     block = decode(long_file, 600.0, timeout_s=1.5)
     thread.join()
@@ -118,6 +118,14 @@ def test_a_decoder_that_asks_for_too_much_memory_costs_one_file(fresh: None, lon
     for one in contain._idle:
         one.stop()
     assert not decode(short_file(tmp_path), 1.0).rejections
+
+
+def test_a_decoder_that_cannot_start_is_no_fault_of_a_file(
+    fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contain, "_START", "import nothing_of_this_name")
+    with pytest.raises(RuntimeError, match="exit code 1 before it was ready"):
+        decode(short_file(tmp_path), 1.0)
 
 
 def test_a_file_that_holds_more_than_it_claims_is_kept_up_to_the_bound(tmp_path: Path) -> None:

@@ -73,6 +73,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("corpus", metavar="CORPUS")
     p.add_argument("--json", action="store_true", help="as one JSON object")
 
+    p = command("verify", "read every byte of a corpus again, and name what is damaged and how to repair it")
+    p.add_argument("corpus", metavar="CORPUS")
+    p.add_argument(
+        "--forget", action="store_true", help="take damaged blocks out, so that `antiphon prepare` makes them again"
+    )
+
     p = command("retry", "make the blocks again that hold rejections a repair may have cured")
     _config(p)
     p.add_argument("--out", required=True, metavar="CORPUS")
@@ -131,11 +137,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.beam = rest
     from pipeline import commands
     from schemas.errors import UserError
+    from schemas.show import show
 
     try:
         return commands.run(args)
     except UserError as error:
-        print(f"antiphon {args.command}: {error}", file=sys.stderr)
+        print(f"antiphon {args.command}: {show(str(error), keep=chr(10))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `antiphon ... | head`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
@@ -143,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"antiphon {args.command}: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"antiphon {args.command}: {show(str(error.filename))}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(

@@ -7,10 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 from schemas.errors import UserError
+from schemas.show import show
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the parsed command and return its exit code. Raises UserError for what a person can mend."""
+    if args.beam:
+        from pipeline import files
+
+        files.set_beam_args(args.beam)
     return COMMANDS[args.command](args)
 
 
@@ -23,7 +28,7 @@ def doctor(args: argparse.Namespace) -> int:
 def pull(args: argparse.Namespace) -> int:
     from pipeline.weights import run_pull
 
-    return run_pull(args.names, check=args.check)
+    return run_pull(args.names, check=args.check, say=lambda line: print(show(line)))
 
 
 def config(args: argparse.Namespace) -> int:
@@ -64,7 +69,8 @@ def prepare(args: argparse.Namespace) -> int:
     stages = stages_of(settings)
     if args.dry_run:
         return _dry_run(settings, blocks, stages)
-    return _finish(settings, make(settings, blocks, stages, args.out, part=args.blocks, beam_args=args.beam), args)
+    summary = make(settings, blocks, stages, args.out, part=args.blocks, beam_args=args.beam)
+    return _finish(settings, blocks, summary, args)
 
 
 def dialogues(args: argparse.Namespace) -> int:
@@ -78,7 +84,8 @@ def dialogues(args: argparse.Namespace) -> int:
         settings.dialogues, rate_hz=settings.decode.rate_hz, heldout_share=settings.plan.heldout_share
     )
     stages = dialogue_stages_of(settings)
-    return _finish(settings, make(settings, blocks, stages, args.out, part=args.blocks, beam_args=args.beam), args)
+    summary = make(settings, blocks, stages, args.out, part=args.blocks, beam_args=args.beam)
+    return _finish(settings, blocks, summary, args)
 
 
 def retry(args: argparse.Namespace) -> int:
@@ -96,7 +103,7 @@ def retry(args: argparse.Namespace) -> int:
     print(f"{len(again)} blocks to make again", file=sys.stderr)
     blocks, stages = plan_of(settings), stages_of(settings)
     summary = make(settings, blocks, stages, args.out, redo=lambda b: b.name in again, beam_args=args.beam)
-    return _finish(settings, summary, args)
+    return _finish(settings, blocks, summary, args)
 
 
 def _dry_run(settings: Any, blocks: list[Any], stages: list[Any]) -> int:
@@ -113,28 +120,33 @@ def _dry_run(settings: Any, blocks: list[Any], stages: list[Any]) -> int:
     return 0
 
 
-def _finish(settings: Any, summary: Any, args: argparse.Namespace) -> int:
+def _finish(settings: Any, blocks: list[Any], summary: Any, args: argparse.Namespace) -> int:
+    from pipeline.limits import examples, excesses
     from pipeline.status import describe
+    from pipeline.store import Store
 
     print(describe(summary))
-    print(f"corpus: {args.out}")
-    if summary.done == summary.blocks and summary.rejected_share > settings.limits.max_rejected_share:
-        worst = sorted(summary.rejected.items(), key=lambda item: -item[1])[:3]
-        reasons = ", ".join(f"{reason} {seconds:.1f} s" for reason, seconds in worst)
-        print(
-            f"antiphon {args.command}: {summary.rejected_share:.1%} of the seconds were rejected, more than "
-            f"limits.max_rejected_share = {settings.limits.max_rejected_share:.1%}; most for: {reasons}. "
-            f"`antiphon inspect {args.out} --rejected` shows them",
-            file=sys.stderr,
-        )
-        return 1
-    return 0
+    print(f"corpus: {show(args.out)}")
+    past = excesses(summary, sum(len(block.pieces) for block in blocks), settings.limits)
+    if summary.done < summary.blocks or not past:
+        return 0
+    lines = [*past, *(f"  {line}" for line in examples(Store(args.out), summary))]
+    lines.append(f"`antiphon inspect {args.out} --rejected` shows all of them")
+    sys.stdout.flush()
+    print(f"antiphon {args.command}: " + "\n".join(lines), file=sys.stderr)
+    return 1
 
 
 def status(args: argparse.Namespace) -> int:
     from pipeline.status import run_status
 
     return run_status(args.corpus, as_json=args.json)
+
+
+def verify(args: argparse.Namespace) -> int:
+    from pipeline.verify import run_verify
+
+    return run_verify(args.corpus, forget=args.forget)
 
 
 def inspect(args: argparse.Namespace) -> int:
@@ -180,6 +192,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "plan": plan,
     "prepare": prepare,
     "status": status,
+    "verify": verify,
     "retry": retry,
     "inspect": inspect,
     "fit": fit,

@@ -1,12 +1,15 @@
 """The job as a sentence: what happens to a Block, from plan to commit."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipeline.runners import watched
 from pipeline.store import Store
 from schemas import Block, Commit
+from schemas.errors import UserError
 from transforms.beam import Apply
 from transforms.stage import Stage
 
@@ -37,9 +40,37 @@ def run(
     Args:
         fingerprints: block name -> fingerprint, for the commit records.
         beam_args: Beam's own options, as `pipeline.runners.complete` gives them.
+
+    Raises UserError where a worker raised one (a full disk, missing weights), and otherwise what Beam raises.
     """
-    with beam.Pipeline(options=PipelineOptions(list(beam_args))) as pipeline:
-        planned = pipeline | "plan" >> beam.Create(list(blocks)) | "one worker each" >> beam.Reshuffle()
-        for stage in stages:
-            planned = planned | Apply(stage)
-        _ = planned | "commit" >> beam.ParDo(_CommitDoFn(out, fingerprints, formats))
+    pipeline = beam.Pipeline(options=PipelineOptions(list(beam_args)))
+    planned = pipeline | "plan" >> beam.Create(list(blocks)) | "one worker each" >> beam.Reshuffle()
+    for stage in stages:
+        planned = planned | Apply(stage)
+    _ = planned | "commit" >> beam.ParDo(_CommitDoFn(out, fingerprints, formats))
+    try:
+        with watched(beam_args):
+            pipeline.run().wait_until_finish()
+    except Exception as error:
+        told = _told(error)
+        if told is None:
+            raise
+        raise UserError(told) from error
+
+
+def _told(error: Exception) -> str | None:
+    """The message of the UserError behind an error of Beam's, which hands on a worker's traceback as text; None without one."""
+    if isinstance(error, UserError):
+        return str(error)
+    names = {kind.__name__ for kind in _kinds(UserError)}
+    for line in str(error).splitlines():
+        found = re.match(r"(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*): (.+)", line)
+        if found and found[1] in names:
+            return re.sub(r" \[while running '.*\Z", "", found[2])
+    return None
+
+
+def _kinds(kind: type[Exception]) -> Iterator[type[Exception]]:
+    yield kind
+    for inner in kind.__subclasses__():
+        yield from _kinds(inner)

@@ -6,9 +6,10 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 
@@ -17,6 +18,8 @@ from pipeline.config import Config
 from pipeline.runners import complete
 from pipeline.store import Store
 from schemas import SCHEMA_VERSION, Block, Commit, Reason
+from schemas.errors import UserError
+from schemas.show import redact_all
 from transforms.align.stage import Align
 from transforms.codec.stage import Codec
 from transforms.decode import Decode
@@ -31,7 +34,11 @@ from transforms.units.stage import Units
 
 @dataclass
 class Summary:
-    """What a run did, from the commit records. Seconds are of audio unless said otherwise."""
+    """What a run did, from the commit records. Seconds are of audio unless said otherwise.
+
+    Attributes:
+        rejected: seconds by reason. rejections: their count by reason.
+    """
 
     blocks: int
     done: int
@@ -39,16 +46,14 @@ class Summary:
     seconds_in: float
     seconds_kept: float
     rejected: dict[str, float]
+    rejections: dict[str, int]
     took_s: float
-
-    @property
-    def rejected_share(self) -> float:
-        return 1 - self.seconds_kept / self.seconds_in if self.seconds_in else 0.0
 
 
 def stages_of(config: Config) -> list[Stage]:
     """The stages of recorded speech, in order."""
-    return [Decode(config.decode), Segment(config.segment), *common_stages(config)]
+    texts_given = config.transcribe.backend == "given" or config.transcribe.keep_given
+    return [Decode(config.decode), Segment(config.segment, texts_given=texts_given), *common_stages(config)]
 
 
 def common_stages(config: Config) -> list[Stage]:
@@ -69,21 +74,33 @@ def common_stages(config: Config) -> list[Stage]:
 
 
 def plan_of(config: Config) -> list[Block]:
-    """Read the sources' headers and lay them out in Blocks. Raises SourceError with every path that is wrong."""
+    """Read the sources' headers and lay them out in Blocks.
+
+    Raises SourceError with every path that is wrong, and UserError for a name in `exclude` that no source has.
+    """
     from pipeline.plan import make_plan
     from pipeline.sources import find_sources
 
-    return make_plan(find_sources(config.sources), config.plan, rate_hz=config.decode.rate_hz)
+    entries = find_sources(config.sources)
+    unknown = sorted(set(config.exclude) - {entry.source for entry in entries})
+    if unknown:
+        raise UserError(f"exclude: no source is called {', '.join(unknown)}; `antiphon plan` prints their names")
+    rate_hz, timeout_s = config.decode.rate_hz, config.decode.timeout_s
+    blocks = make_plan(entries, config.plan, rate_hz=rate_hz, timeout_s=timeout_s)
+    for block in blocks:
+        # After planning, so that no other block changes. What is left of a block may be nothing.
+        block.pieces = [piece for piece in block.pieces if piece.source not in config.exclude]
+    return blocks
 
 
-def fingerprint(block: Block, stages: Sequence[Stage], formats: Sequence[str]) -> str:
-    """sha256 over all that a block's shard depends on: its sources, the stages' options, versions and weights."""
+def fingerprint(block: Block, stages: Sequence[dict[str, Any]], formats: Sequence[str]) -> str:
+    """sha256 over all that a block's shard depends on: its sources, and the stages' fingerprints (options, version, weights)."""
     parts = {
         "schema": SCHEMA_VERSION,
         "rate_hz": block.rate_hz,
         "pieces": [{**piece.plan(), "uri": ""} for piece in block.pieces],
-        "stages": [stage.fingerprint() for stage in stages],
-        "formats": list(formats),
+        "stages": list(stages),
+        "formats": sorted(formats),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -114,35 +131,41 @@ def prepare(
     engine = complete(beam_args, out, blocks)
     store = Store(out)
     formats = sorted(config.write.formats)
-    expected = {block.name: fingerprint(block, stages, formats) for block in blocks}
+    prints = [stage.fingerprint() for stage in stages]
+    expected = {block.name: fingerprint(block, prints, formats) for block in blocks}
     with store.lock(part):
-        resolved = {"config": config.corpus(), "stages": [stage.fingerprint() for stage in stages]}
+        resolved = {"config": config.corpus(), "stages": redact_all(prints)}
         files.write(store.path("config.yaml"), yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).encode())
         files.write(store.path("plan.jsonl"), write_plan(blocks).encode())
-        if part is None:
-            for block in blocks:
-                if redo(block):
-                    store.forget(block.name)
-            done = set(store.clean(expected))
-        else:
-            # Other parts are at work: only a whole run may tidy up.
-            done = {name for name, commit in store.commits().items() if expected.get(name) == commit.fingerprint}
+        for block in blocks:
+            if redo(block):
+                store.forget(block.name)
+        # Other parts may be at work: a part tidies up among its own blocks only.
+        done = set(store.clean(expected, lambda name: part is None or _is_of(name, part)))
         mine = [b for b in blocks if part is None or b.index % part[1] == part[0]]
         todo = [b for b in mine if b.name not in done]
         if len(todo) < len(mine):
             say(f"{len(mine) - len(todo)} of {len(mine)} blocks are committed already")
         if todo:
-            with _progress(store, todo, started, say):
+            with _progress(store, todo, expected, started, say):
                 run(todo, stages, out, expected, formats, engine)
         return summarise(store.commits(), len(blocks), time.monotonic() - started)
+
+
+def _is_of(name: str, part: tuple[int, int]) -> bool:
+    """Whether a block's name, such as part-00003, is of part `i` of `n`."""
+    head, _, number = name.rpartition("-")
+    return head == "part" and number.isdigit() and int(number) % part[1] == part[0]
 
 
 def summarise(commits: dict[str, Commit], blocks: int, took_s: float) -> Summary:
     """Add up commit records."""
     rejected: Counter[str] = Counter()
+    count: Counter[str] = Counter()
     for commit in commits.values():
         for reason, samples in commit.samples_rejected.items():
             rejected[reason] += samples / commit.rate_hz  # type: ignore[assignment]
+        count.update(commit.rejections)
     return Summary(
         blocks=blocks,
         done=len(commits),
@@ -150,13 +173,18 @@ def summarise(commits: dict[str, Commit], blocks: int, took_s: float) -> Summary
         seconds_in=sum(c.seconds_in for c in commits.values()),
         seconds_kept=sum(c.seconds_kept for c in commits.values()),
         rejected=dict(rejected),
+        rejections=dict(count),
         took_s=took_s,
     )
 
 
 @contextmanager
-def _progress(store: Store, todo: Sequence[Block], started: float, say: Callable[[str], None]) -> Iterator[None]:
-    """Say a line for each block that is committed. It watches the folder, so it tells the truth on any runner."""
+def _progress(
+    store: Store, todo: Sequence[Block], expected: Mapping[str, str], started: float, say: Callable[[str], None]
+) -> Iterator[None]:
+    """Say a line for each block that is committed under its expected fingerprint. It watches the folder, so it tells the
+    truth on any runner.
+    """
     if files.is_remote(store.root):
         yield
         return
@@ -164,24 +192,25 @@ def _progress(store: Store, todo: Sequence[Block], started: float, say: Callable
     stop = threading.Event()
 
     def look() -> None:
-        seconds = 0.0
         for name in files.names(store.path("commits"), ".json"):
             block = name.removesuffix(".json")
             if block in waiting:
-                waiting.discard(block)
                 commit = Commit.from_json(files.read(store.path("commits", name)).decode())
-                seconds = commit.seconds_in
+                if commit.fingerprint != expected[block]:
+                    continue  # left by an earlier run under another config, not made again yet
+                waiting.discard(block)
                 done = len(todo) - len(waiting)
                 took = time.monotonic() - started
                 eta = took / done * len(waiting)
                 say(
-                    f"{block}: {commit.rows} rows, {commit.seconds_kept:.0f} of {seconds:.0f} s kept; "
+                    f"{block}: {commit.rows} rows, {commit.seconds_kept:.0f} of {commit.seconds_in:.0f} s kept; "
                     f"{done}/{len(todo)} blocks in {took:.0f} s, about {eta:.0f} s to go"
                 )
 
     def watch() -> None:
         while not stop.wait(1.0):
-            look()
+            with suppress(OSError, ValueError):  # it is talk; the commit itself says what is wrong
+                look()
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -190,10 +219,21 @@ def _progress(store: Store, todo: Sequence[Block], started: float, say: Callable
     finally:
         stop.set()
         thread.join()
-        look()
+        with suppress(OSError, ValueError):
+            look()
 
 
-RETRIABLE = (Reason.MISSING, Reason.UNREADABLE, Reason.CORRUPT, Reason.TRUNCATED, Reason.OUT_OF_MEMORY, Reason.FAILED)
+RETRIABLE = (
+    Reason.MISSING,
+    Reason.UNREADABLE,
+    Reason.CORRUPT,
+    Reason.TRUNCATED,
+    Reason.UNDECLARED,
+    Reason.CRASHED,
+    Reason.TIMEOUT,
+    Reason.OUT_OF_MEMORY,
+    Reason.FAILED,
+)
 """Reasons that a repaired file, a returned disk or a bigger machine may take away; the others follow from the audio."""
 
 
@@ -215,4 +255,4 @@ def dialogue_stages_of(config: Config) -> list[Stage]:
             "transcribe": config.transcribe.model_copy(update={"backend": "given"}),
         }
     )
-    return [*stages(config.dialogues), Segment(spoken.segment), *common_stages(spoken)]
+    return [*stages(config.dialogues), Segment(spoken.segment, texts_given=True), *common_stages(spoken)]

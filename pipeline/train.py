@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.store import Store
 from training.options import TrainOptions
 from transforms.weights import locate
 
@@ -11,12 +12,15 @@ INTERRUPTED = 130
 
 
 def run_train(options: TrainOptions, corpora: Sequence[str], out: str) -> int:
-    """Train on corpora into the folder `out`, or go on there. Returns the exit code. Raises UserError."""
+    """Train on corpora into the folder `out`, or go on there. Returns the exit code.
+
+    Raises UserError; CorpusBusy where another run is training into `out`.
+    """
     from training.train import train
 
-    result = train(
-        options, list(corpora), locate(options.trunk).path, Path(out), say=lambda line: print(line, flush=True)
-    )
+    trunk = locate(options.trunk).path
+    with Store(out).lock(None):  # two runs into one folder would write one log
+        result = train(options, list(corpora), trunk, Path(out), say=lambda line: print(line, flush=True))
     if result.before and result.after and result.step > 0 and not result.interrupted:
         after = result.after["streams"]
         print("held-out loss by stream, before and after:")

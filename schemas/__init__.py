@@ -6,11 +6,24 @@ in memory), `block` (the element of the pipeline), `record` (one row, in Parquet
 
 from schemas.block import Block, Piece
 from schemas.commit import Commit
-from schemas.rejection import Reason, Rejection
+from schemas.rejection import FAULTS, SILENCE, SOURCE_FAULTS, Reason, Rejection
 from schemas.tokenizer import Tokenizer
 from schemas.utterance import Utterance, Word
 
 SCHEMA_VERSION = 1
 """Raised when a column changes its name, type or meaning; readers refuse a corpus of a later version."""
 
-__all__ = ["SCHEMA_VERSION", "Block", "Commit", "Piece", "Reason", "Rejection", "Tokenizer", "Utterance", "Word"]
+__all__ = [
+    "FAULTS",
+    "SCHEMA_VERSION",
+    "SILENCE",
+    "SOURCE_FAULTS",
+    "Block",
+    "Commit",
+    "Piece",
+    "Reason",
+    "Rejection",
+    "Tokenizer",
+    "Utterance",
+    "Word",
+]

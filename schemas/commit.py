@@ -1,5 +1,6 @@
 """The receipt of one shard: the dataset *is* its commit records."""
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 
@@ -7,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 @dataclass(slots=True)
 class Commit:
     """One block, written. Serialised to `commits/part-00000.json`; the same block gives the same bytes.
+
+    The record carries a hash of itself, so that a record of which one bit has turned is never taken for whole.
 
     Attributes:
         block: the shard's name. fingerprint: of the block's sources, config, code and weights.
@@ -39,8 +42,23 @@ class Commit:
         return sum(self.samples_rejected.values()) / self.rate_hz
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+        fields = asdict(self)
+        return json.dumps(fields | {"check": _check(fields)}, indent=1, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Commit":
-        return cls(**json.loads(text))
+        """The inverse of `to_json`. Raises ValueError where these are not the bytes that were written."""
+        try:
+            fields = json.loads(text)
+            fields.pop("check", None)
+            record = cls(**fields)
+            whole = record.to_json() == text
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a commit record: {error}") from None
+        if not whole:
+            raise ValueError("not the bytes that were written: its own hash says otherwise")
+        return record
+
+
+def _check(fields: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

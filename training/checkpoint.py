@@ -25,6 +25,7 @@ from training.layouts import Layout, make
 from training.loader import Position
 from training.model import HybridLM, empty_trunk
 from training.options import TrainOptions
+from training.saving import saving, sync
 from training.text import Text
 
 FORMAT = 1
@@ -71,39 +72,50 @@ def newest(out: Path) -> Path | None:
 
 
 def save(out: Path, checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> Path:
-    """Write a checkpoint under `out`, drop those beyond `options.keep`, and return its folder."""
+    """Write a checkpoint under `out`, drop those beyond `options.keep`, and return its folder.
+
+    Raises NotSaved, and leaves the checkpoints that there were, where it cannot be written.
+    """
     folder = out / "checkpoints" / f"step-{checkpoint.progress.step:06d}"
     temporary = folder.with_name(f"{_TEMPORARY}{folder.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    try:
+        with saving(folder):
+            sweep(out)
+            _write(temporary, checkpoint, optimizer)
+            os.replace(temporary, folder)
+            sync(folder.parent)
+            for old in sorted(folder.parent.glob("step-*"))[: -checkpoint.options.keep]:
+                # Renamed first, so that nothing half deleted has a checkpoint's name.
+                os.replace(old, old.with_name(f"{_TEMPORARY}old-{old.name}"))
+            sweep(out)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return folder
+
+
+def sweep(out: Path) -> None:
+    """Remove what killed runs left among the checkpoints under `out`."""
+    for left in (out / "checkpoints").glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(left)
+
+
+def _write(folder: Path, checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
+    folder.mkdir(parents=True)
     config = {
         "format": FORMAT,
         "trunk": checkpoint.model.trunk.config.to_dict(),
         "tokenizers": {kind: card.as_json() for kind, card in sorted(checkpoint.cards.items())},
         "options": checkpoint.options.model_dump(mode="json"),
     }
-    (temporary / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", "utf-8")
-    (temporary / "progress.json").write_text(json.dumps(asdict(checkpoint.progress), indent=1) + "\n", "utf-8")
-    checkpoint.text.tokenizer.save_pretrained(temporary / "tokenizer")
-    safetensors.torch.save_model(checkpoint.model, str(temporary / "model.safetensors"))
+    (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", "utf-8")
+    (folder / "progress.json").write_text(json.dumps(asdict(checkpoint.progress), indent=1) + "\n", "utf-8")
+    checkpoint.text.tokenizer.save_pretrained(folder / "tokenizer")
+    safetensors.torch.save_model(checkpoint.model, str(folder / "model.safetensors"))
     random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
-    torch.save({"optimizer": optimizer.state_dict(), "random": random}, temporary / "state.pt")
-    for path in [*temporary.rglob("*"), temporary]:
-        _sync(path)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
-    _sync(folder.parent)
-    for old in sorted(folder.parent.glob("step-*"))[: -checkpoint.options.keep]:
-        shutil.rmtree(old)
-    return folder
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    torch.save({"optimizer": optimizer.state_dict(), "random": random}, folder / "state.pt")
+    for path in [*folder.rglob("*"), folder]:
+        sync(path)
 
 
 def load(path: Path, device: str = "cpu") -> Checkpoint:

@@ -1,6 +1,7 @@
 """What a run says: `log.jsonl`, one object a step and one a held-out evaluation, and dense lines for people."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from training.evaluate import Report
 from training.model import StreamLosses
+from training.saving import saving, sync
 
 _MOST_STREAMS = 6
 """Streams that a line names one by one; the rest are given as their mean."""
@@ -36,11 +38,21 @@ class Log:
         lines = path.read_text("utf-8").splitlines() if path.exists() else []
         # A run killed while it wrote leaves a torn last line; the step it was for is done again.
         kept = [entry for entry in map(_parse, lines) if entry and entry["step"] <= step and step > 0]
-        path.write_text("".join(json.dumps(entry) + "\n" for entry in kept), "utf-8")
+        # Renamed into place: a run killed here must not lose what the runs before it wrote.
+        temporary = path.with_name(f".tmp-{path.name}")
+        with saving(path):
+            temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept), "utf-8")
+            sync(temporary)
+            os.replace(temporary, path)
 
     def _write(self, entry: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as stream:
+        with saving(self.path), self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(entry) + "\n")
+
+    def sync(self) -> None:
+        """Bring what was written to the disk."""
+        with saving(self.path):
+            sync(self.path)
 
     def step(self, done: StepLog) -> None:
         self._write(

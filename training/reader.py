@@ -44,7 +44,8 @@ class Corpus:
     """The committed rows of a corpus folder.
 
     Args:
-        path: the corpus. damaged: "stop" at a shard whose bytes are not those committed, or "skip" it with a warning.
+        path: the corpus. damaged: "stop" at a shard or commit record whose bytes are not those committed, or "skip" it with a
+            warning.
 
     Raises CorpusError for a folder without commits, a later schema version, or shards of different tokenizer revisions.
     """
@@ -55,39 +56,60 @@ class Corpus:
         found = sorted((self.path / "commits").glob("part-*.json"))
         if not found:
             raise CorpusError(f"{self.path}: no commits/part-*.json here, so no corpus: run `antiphon prepare` first")
-        self.shards = [shard for f in found if (shard := self._shard(Commit.from_json(f.read_text("utf-8"))))]
+        self.shards = [shard for f in found if (shard := self._shard(f))]
         self.cards: dict[str, Tokenizer] = {}
         self.rate_hz = 0
         self._sound: dict[str, bool] = {}
         self._read_heads()
 
-    def _shard(self, commit: Commit) -> Shard | None:
+    def _shard(self, record: Path) -> Shard | None:
+        """The shard of a commit record; None where it holds no rows, or is damaged and to be skipped."""
+        try:
+            commit = Commit.from_json(record.read_bytes().decode())
+        except (OSError, ValueError) as error:
+            self._damage(f"{record}: {error}", "its rows are skipped")
+            return None
         for folder in ("data/", "wds/"):
             for name, sha256 in commit.files.items():
                 if name.startswith(folder):
                     return Shard(self.path / name, name, sha256, commit.rows) if commit.rows else None
         raise CorpusError(f"{self.path}: commit {commit.block} names neither a data/ nor a wds/ file")
 
+    def _damage(self, what: str, skipped: str) -> None:
+        if self.damaged == "stop":
+            raise CorpusError(
+                f"{what}: `antiphon verify {self.path} --forget` takes it out, so that `antiphon prepare` makes it again; "
+                "or set train.damaged to skip"
+            )
+        warnings.warn(f"{what}; {skipped}", stacklevel=4)
+
     def _read_heads(self) -> None:
-        """Take the cards from the first shard, and see that all others agree."""
+        """Take the cards from the first whole shard, and see that all others agree.
+
+        A damaged shard may say anything about itself: the bytes of the shard that gives the cards are checked, and of any other
+        that does not agree with it.
+        """
         first = ""
         for shard in self.shards:
-            if not shard.path.exists() and self.damaged == "skip":
+            if not first and not self._check(shard):
                 continue
-            head = _head(shard)
-            if head["schema_version"] > SCHEMA_VERSION:
-                version = head["schema_version"]
-                raise CorpusError(
-                    f"{shard.path}: schema version {version}, and this antiphon reads up to {SCHEMA_VERSION}"
-                )
-            cards = {kind: Tokenizer.from_json(card) for kind, card in head["tokenizers"].items()}
-            if not first:
-                first, self.cards, self.rate_hz = shard.name, cards, int(head["rate_hz"])
-            difference = differing(self.cards, cards)
-            if difference:
-                raise CorpusError(
-                    f"{self.path}: {first} and {shard.name} differ in tokenizers: {difference}; prepare again"
-                )
+            try:
+                head = _head(shard)
+                if head["schema_version"] > SCHEMA_VERSION:
+                    raise CorpusError(
+                        f"{shard.path}: schema version {head['schema_version']}, and this antiphon reads up to {SCHEMA_VERSION}"
+                    )
+                cards = {kind: Tokenizer.from_json(card) for kind, card in head["tokenizers"].items()}
+                if not first:
+                    first, self.cards, self.rate_hz = shard.name, cards, int(head["rate_hz"])
+                difference = differing(self.cards, cards)
+                if difference:
+                    raise CorpusError(
+                        f"{self.path}: {first} and {shard.name} differ in tokenizers: {difference}; prepare again"
+                    )
+            except (CorpusError, KeyError, TypeError, ValueError):
+                if self._check(shard):
+                    raise
 
     @property
     def fingerprint(self) -> str:
@@ -130,13 +152,11 @@ class Corpus:
                 reason = "its bytes are not those that were committed"
             except FileNotFoundError:
                 wrong, reason = True, "it is committed but not there"
+            except OSError as error:
+                wrong, reason = True, f"it does not read ({error.strerror})"
+            if wrong:
+                self._damage(f"{shard.path}: {reason}", f"its {shard.n_rows} rows are skipped")
             self._sound[shard.name] = not wrong
-            if wrong and self.damaged == "skip":
-                warnings.warn(f"{shard.path}: {reason}; its {shard.n_rows} rows are skipped", stacklevel=2)
-            elif wrong:
-                raise CorpusError(
-                    f"{shard.path}: {reason}: delete its commit record and prepare again, or set train.damaged to skip"
-                )
         return self._sound[shard.name]
 
 
@@ -167,7 +187,8 @@ def _parquet_rows(path: Path, names: Collection[str]) -> Iterator[dict[str, Any]
     with pq.ParquetFile(path) as file:
         present = [name for name in names if name in file.schema_arrow.names]
         for group in range(file.num_row_groups):
-            table = file.read_row_group(group, columns=present)
+            # On one thread: see pipeline.shards.read_parquet, whose note holds for every short-lived process.
+            table = file.read_row_group(group, columns=present, use_threads=False)
             columns = {n: table[n] if n in _ARRAYS else table[n].to_pylist() for n in present}
             for i in range(table.num_rows):
                 yield {n: _array(n, columns[n][i]) if n in _ARRAYS else columns[n][i] for n in present}

@@ -22,7 +22,7 @@ import torch
 
 from schemas import Tokenizer
 from schemas.errors import UserError
-from training.checkpoint import Checkpoint, build, load, load_state, newest, save
+from training.checkpoint import Checkpoint, build, load, load_state, newest, save, sweep
 from training.evaluate import held_out_losses
 from training.layouts import make
 from training.loader import Loader, Position, check_cards, open_corpora
@@ -75,6 +75,7 @@ def train(
     # ---- data, model, optimizer: new, or as the last checkpoint left them
     opened, cards = open_corpora(corpora, options)
     fingerprints = tuple(corpus.fingerprint for corpus in opened)
+    sweep(out)
     last = newest(out)
     run = _resume(last, options, cards, say) if last else _begin(options, cards, trunk)
     if run.progress.corpora not in ((), fingerprints):
@@ -164,6 +165,7 @@ def train(
             if options.eval_every and step % options.eval_every == 0 and step < options.steps:
                 held_out(step)
             if step % options.save_every == 0 or step == options.steps or stopped:
+                log.sync()  # a checkpoint never knows of a step that the log does not
                 path = save(out, run, optimizer)
             if stopped:
                 break

@@ -19,7 +19,7 @@ def antiphon(*args: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_commands_are_these_and_each_has_help() -> None:
-    names = ["doctor", "pull", "config", "plan", "prepare", "status", "retry", "inspect", "fit", "dialogues"]
+    names = ["doctor", "pull", "config", "plan", "prepare", "status", "verify", "retry", "inspect", "fit", "dialogues"]
     names += ["train", "evaluate", "speak"]
     assert list(commands.COMMANDS) == names
     for name in names:

@@ -161,11 +161,12 @@ def test_a_repaired_file_is_retried_and_nothing_else(speech: list[Clip], tmp_pat
     lines = []
     for i, clip in enumerate(clips):
         shutil.copy(clip.path, tmp_path / f"{i}.flac")
-        lines.append(f'{{"audio": "{i}.flac", "text": "{clip.text}", "language": "en"}}')
+        seconds = len(clip.samples) / clip.rate_hz
+        lines.append(f'{{"audio": "{i}.flac", "text": "{clip.text}", "language": "en", "duration": {seconds}}}')
     manifest = tmp_path / "m.jsonl"
     manifest.write_text("\n".join(lines))
     (tmp_path / "1.flac").write_bytes(b"<html>not found</html>")
-    settings = load(None, ["plan.block_s=1", *without_tokens(manifest)])
+    settings = load(None, ["plan.block_s=4", *without_tokens(manifest)])
     first = make(settings, tmp_path / "out")
     assert first.rows == 1
     store = Store(str(tmp_path / "out"))

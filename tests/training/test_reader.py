@@ -1,5 +1,6 @@
 """The reader: both formats give the same rows, only what is committed and unharmed counts, and strangers are refused."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from schemas import Commit
 from tests.training.conftest import CARDS
 from training.reader import Corpus, CorpusError
 
@@ -109,7 +111,14 @@ def test_a_foreign_parquet_file_is_refused(write_corpus: Write) -> None:
     import pyarrow.parquet as pq
 
     path = write_corpus()
-    pq.write_table(pa.table({"a": [1]}), path / "data" / "part-00000.parquet")
+    shard = path / "data" / "part-00000.parquet"
+    pq.write_table(pa.table({"a": [1]}), shard)
+    record = path / "commits" / "part-00000.json"
+    commit = Commit.from_json(record.read_text())
+    with pytest.raises(CorpusError, match="not those that were committed"):
+        Corpus(path)
+    commit.files["data/part-00000.parquet"] = hashlib.sha256(shard.read_bytes()).hexdigest()
+    record.write_text(commit.to_json())
     with pytest.raises(CorpusError, match="not a shard of antiphon's"):
         Corpus(path)
 

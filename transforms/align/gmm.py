@@ -84,6 +84,8 @@ class GmmAligner:
 def _align(decoder: Decoder, pcm: bytes, tokens: Sequence[str]) -> list[Time] | None:
     """One time for each token, or None where the aligner found no path through the audio."""
     try:
+        # The noise estimate outlives an utterance; afresh, what comes out does not depend on what was aligned before.
+        decoder.reinit_feat()
         decoder.set_align_text(" ".join(tokens))
         decoder.start_utt()
         decoder.process_raw(pcm, full_utt=True)

@@ -1,0 +1,93 @@
+"""`antiphon fit`: from a corpus of real speech to tokenizers that the stages load."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.cli import main
+from pipeline.config import load
+from pipeline.fit import utterances
+from pipeline.inspect import read_rows
+from pipeline.prepare import plan_of, prepare, stages_of
+from tests.conftest import Clip
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory, speech: list[Clip]) -> Path:
+    """Six clips with their own texts, aligned, with the embedded units."""
+    folder = tmp_path_factory.mktemp("fit")
+    lines = [{"audio": str(c.path), "text": c.text.lower(), "speaker": f"reader {i}"} for i, c in enumerate(speech)]
+    (folder / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    settings = load(
+        None,
+        [
+            f"sources=['{folder / 'm.jsonl'}']",
+            "segment.backend=none",
+            "transcribe.backend=given",
+            "filter.min_align_score=null",
+            "codec=null",
+            "taste=null",
+        ],
+    )
+    prepare(settings, plan_of(settings), stages_of(settings), str(folder / "corpus"), say=lambda line: None)
+    return folder / "corpus"
+
+
+def test_rows_come_back_as_utterances_with_sound_and_speaker(corpus: Path, speech: list[Clip]) -> None:
+    found = {u.source: u for u in utterances(str(corpus))}
+    assert len(found) == len(speech)
+    for i, clip in enumerate(speech):
+        utterance = found[str(clip.path)]
+        assert utterance.rate_hz == clip.rate_hz
+        np.testing.assert_allclose(utterance.samples, clip.samples, atol=1 / 32768)
+        assert utterance.given["speaker"] == f"reader {i}"
+        assert utterance.units is not None
+
+
+def test_units_fitted_here_are_what_the_stage_loads(corpus: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "new" / "units.safetensors"
+    assert main(["fit", "units", str(corpus), "--out", str(out), "--set", "k=20", "--set", "layer=2"]) == 0
+    assert "k-means: 20 centroids" in capsys.readouterr().err
+    settings = load(None, [f"sources=['{corpus.parent / 'm.jsonl'}']", "segment.backend=none", "transcribe.backend=given",
+                           "filter.min_align_score=null", "codec=null", "taste=null", "units.layer=2",
+                           f"units.quantizer={out}"])  # fmt: skip
+    prepare(settings, plan_of(settings), stages_of(settings), str(tmp_path / "again"), say=lambda line: None)
+    rows = list(read_rows(str(tmp_path / "again")))
+    assert len({unit for row in rows for unit in row["units"]}) > 10
+    assert all(max(row["units"]) < 20 for row in rows)
+
+
+def test_a_codec_and_a_taste_tokenizer_are_written(corpus: Path, tmp_path: Path) -> None:
+    small = ["steps=4", "steps_plain=2", "size=8", "batch=2", "log_every=2"]
+    sets = [word for s in small for word in ("--set", s)]
+    assert main(["fit", "codec", str(corpus), "--out", str(tmp_path / "codec.safetensors"), *sets]) == 0
+    small = ["steps_text=1", "steps_plain=1", "steps_quantised=1", "size=8", "levels=2", "batch=2"]
+    sets = [word for s in small for word in ("--set", s)]
+    assert main(["fit", "taste", str(corpus), "--out", str(tmp_path / "taste"), *sets]) == 0
+    assert (tmp_path / "codec.safetensors").stat().st_size > 1e6
+    from transforms.taste.model import read_card
+
+    card = read_card(tmp_path / "taste" / "antiphon-taste.safetensors")
+    assert card["data"].startswith("6 utterances, 0.0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--set", "kk=20"], "fit units: kk: there is no such field; did you mean k?"),
+        (["--set", "k=many"], "fit units: k: Input should be a valid integer"),
+        (["--set", "k=20000"], "frames are too few for 20000 centroids"),
+    ],
+)
+def test_what_cannot_be_fitted_is_said(corpus: Path, tmp_path: Path, capsys, arguments: list[str], words: str) -> None:
+    assert main(["fit", "units", str(corpus), "--out", str(tmp_path / "u.safetensors"), *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_no_corpus_and_another_suffix_are_said(corpus: Path, tmp_path: Path, capsys) -> None:
+    assert main(["fit", "units", str(tmp_path / "none"), "--out", str(tmp_path / "u.safetensors")]) == 2
+    assert "no committed shard here" in capsys.readouterr().err
+    assert main(["fit", "units", str(corpus), "--out", str(tmp_path / "u.npy")]) == 2
+    assert "give the name of a .safetensors file" in capsys.readouterr().err

@@ -162,6 +162,7 @@ class Sphinx:
         return labels[:n_frames] if said == len(tokens) else None
 
     def _run(self, pcm: bytes) -> None:
+        self._decoder.reinit_feat()  # or its noise estimate would depend on what was aligned before
         self._decoder.start_utt()
         self._decoder.process_raw(pcm, full_utt=True)
         self._decoder.end_utt()

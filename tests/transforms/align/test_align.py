@@ -8,6 +8,7 @@ import pytest
 
 from schemas import Block, Utterance, Word
 from tests.conftest import Clip, read_clips
+from transforms.align.ctc import CtcAligner
 from transforms.align.gmm import GmmAligner
 from transforms.align.joint import JointAligner
 from transforms.align.stage import BACKENDS, Align, Aligner, AlignOptions
@@ -201,6 +202,16 @@ def test_ctc_times_every_word_on_any_checkpoint(checkpoint: Path, speech: list[C
     assert said.words[0].how == "ctc"  # romanised: Zolw
     assert said.words[1].how == "wildcard"
     assert {w.how for w in said.words[2:]} == {"ctc"}
+
+
+def test_ctc_windows_tile_a_long_recording(checkpoint: Path, speech: list[Clip]) -> None:
+    aligner = CtcAligner(AlignOptions(backend="ctc", model=str(checkpoint)))
+    assert (aligner._stride, aligner._field) == (320, 400)
+    samples = np.concatenate([clip.samples for clip in speech] * 2)
+    for n in (15 * 16000, 22 * 16000 + 1, 40 * 16000 + 7, len(samples)):
+        assert len(aligner._emissions(samples[:n])) == (n - 400) // 320 + 1
+    text = " ".join([clip.text for clip in speech] * 2)
+    check(aligner.align(samples, text.split(), "en"), text, len(samples) / 16000)
 
 
 def test_more_letters_than_frames_is_survived(checkpoint: Path, speech: list[Clip]) -> None:

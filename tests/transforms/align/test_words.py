@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.align.words import Time, interpolate, spoken, tokens_of, written
+from transforms.align.words import Time, interpolate, spoken, tokens_of, with_wildcards, written
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,28 @@ from transforms.align.words import Time, interpolate, spoken, tokens_of, written
 )
 def test_words_are_said_as_people_say_them(word: str, tokens: list[str]) -> None:
     assert spoken(word) == tokens
+
+
+@pytest.mark.parametrize(
+    ("word", "language", "tokens"),
+    [
+        ("東京です123", "ja", ["東京", "です", "123"]),
+        ("हिन्दी", "hi", ["हिन्दी"]),
+        ("مُحَمَّد", "ar", ["مُحَمَّد"]),
+        ("iPhone15是", "zh", ["iphone", "15", "是"]),
+        ("L'été", "fr", ["l'été"]),
+        ("50%", "de", ["fünfzig"]),
+        ("&", "de", []),
+        ("𝒳", "en", ["𝒳"]),
+    ],
+)
+def test_scripts_are_kept_whole_and_apart(word: str, language: str, tokens: list[str]) -> None:
+    assert spoken(word, language) == tokens
+
+
+def test_what_is_no_mere_punctuation_gets_a_wildcard() -> None:
+    words = ["a", "—", "🎤", "...", "b"]
+    assert with_wildcards(words, *tokens_of(words)) == (["a", "", "b"], [0, 2, 4])
 
 
 def test_a_language_without_number_words_keeps_its_digits() -> None:

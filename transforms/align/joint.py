@@ -7,7 +7,9 @@ import numpy as np
 from schemas import Word
 from transforms.align.gmm import GmmAligner
 from transforms.align.phones import PhoneAligner
-from transforms.align.stage import AlignOptions
+from transforms.align.pieces import cuts
+from transforms.align.placing import Placed
+from transforms.align.stage import RATE_HZ, AlignOptions
 
 _AGREE_S = 0.1
 """Boundaries further apart than this are no two measurements of one thing; the classifier's is taken."""
@@ -34,9 +36,23 @@ class JointAligner:
     def align(self, samples: np.ndarray, words: Sequence[str], language: str) -> list[Word]:
         """See `Aligner.align`."""
         found = self._phones.align(samples, words, language)
-        if language not in ("en", "") or len(samples) > self._gmm.longest:
+        if language not in ("en", ""):
             return found
-        return mean(found, self._gmm.align(samples, words, language))
+        if len(samples) <= self._gmm.longest:
+            return mean(found, self._gmm.align(samples, words, language))
+        return mean(found, self._between_pauses(samples, found, language))
+
+    def _between_pauses(self, samples: np.ndarray, found: Sequence[Word], language: str) -> list[Word]:
+        """What pocketsphinx finds in a long recording, asked piece by piece, each of 20 to 40 s between two pauses."""
+        frame = RATE_HZ // 100
+        placed = [Placed(100 * word.start_s, 100 * word.end_s, word.score) for word in found]
+        others: list[Word] = []
+        for first, last, start, end in cuts(placed, -(-len(samples) // frame)):
+            texts = [word.text for word in found[first:last]]
+            for word in self._gmm.align(samples[start * frame : end * frame], texts, language):
+                begun_s = start / 100
+                others.append(Word(word.text, begun_s + word.start_s, begun_s + word.end_s, word.score, word.how))
+        return others
 
 
 def mean(found: Sequence[Word], others: Sequence[Word]) -> list[Word]:

@@ -10,18 +10,24 @@ from hypothesis import strategies as st
 
 from tests.conftest import Clip
 from transforms.align.head import N_CLASSES, Head, WrongHead, windows
+from transforms.align.joint import JointAligner
 from transforms.align.phones import PhoneAligner
 from transforms.align.pieces import cuts
 from transforms.align.placing import Placed, Units
-from transforms.align.stage import AlignOptions
+from transforms.align.stage import Aligner, AlignOptions
 from transforms.espeak import speak
 from transforms.resample import resample
 from transforms.weights import MissingWeights, locate
 
 
 @pytest.fixture(scope="module")
-def phones(shared: Path) -> PhoneAligner:
-    return PhoneAligner(AlignOptions())
+def phones(joint: JointAligner) -> PhoneAligner:
+    return joint._phones
+
+
+@pytest.fixture(scope="module")
+def joint(shared: Path) -> JointAligner:
+    return JointAligner(AlignOptions())
 
 
 def said_apart(words: list[str], voice: str) -> tuple[np.ndarray, list[tuple[float, float]]]:
@@ -65,14 +71,18 @@ def test_words_of_other_languages_lie_where_they_are_said(
     assert max(errors) < 0.3
 
 
-def test_a_long_recording_is_placed_as_its_clips_are(phones: PhoneAligner, ljspeech: list[Clip]) -> None:
+@pytest.mark.parametrize("backend", ["phones", "joint"])
+def test_a_long_recording_is_placed_as_its_clips_are(
+    phones: PhoneAligner, joint: JointAligner, ljspeech: list[Clip], backend: str
+) -> None:
+    aligner: Aligner = {"phones": phones, "joint": joint}[backend]
     heard = [resample(clip.samples, clip.rate_hz, 16000) for clip in ljspeech]
-    alone = [phones.align(samples, clip.text.split(), "en") for samples, clip in zip(heard, ljspeech, strict=True)]
+    alone = [aligner.align(samples, clip.text.split(), "en") for samples, clip in zip(heard, ljspeech, strict=True)]
     order = [*range(6), *range(6), *range(6)]
     gap = np.zeros(8000, np.float32)
     samples = np.concatenate([part for i in order for part in (gap, heard[i])])
     assert len(samples) > 90 * 16000
-    words = phones.align(samples, " ".join(ljspeech[i].text for i in order).split(), "en")
+    words = aligner.align(samples, " ".join(ljspeech[i].text for i in order).split(), "en")
     at, begun, errors = 0, 0.0, []
     for i in order:
         begun += 0.5

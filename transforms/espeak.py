@@ -89,7 +89,7 @@ def _child() -> None:
 class _Voice(ctypes.Structure):
     """`espeak_VOICE` of espeak-ng's speak_lib.h."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         *((name, ctypes.c_char_p) for name in ("name", "languages", "identifier")),
         *((name, ctypes.c_ubyte) for name in ("gender", "age", "variant", "xx1")),
         ("score", ctypes.c_int),

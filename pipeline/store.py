@@ -179,8 +179,10 @@ class Store:
                 os.write(note, f"process {os.getpid()} on {socket.gethostname()}".encode())
                 yield
             finally:
-                files.delete(self.path(own))
-                os.close(note)
+                try:
+                    files.delete(self.path(own))  # while it is locked, so that nobody's else is deleted
+                finally:
+                    os.close(note)
         finally:
             os.close(folder)
 

@@ -175,8 +175,9 @@ class Store:
             try:
                 for stale in self._notes(held=False):
                     files.delete(self.path(stale))
-                os.truncate(note, 0)
-                os.write(note, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, unnamed
+                    os.truncate(note, 0)
+                    os.write(note, f"process {os.getpid()} on {socket.gethostname()}".encode())
                 yield
             finally:
                 try:

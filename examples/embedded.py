@@ -3,7 +3,8 @@
 python -m examples.embedded [--work FOLDER] [units] [codec] [taste]
 
 Data: speechocean762's training set (2,500 sentences, 2.9 h, 125 speakers; CC BY 4.0), in the folder beside the project. On two
-cores without a GPU: about a quarter of an hour for the corpus and the units, half an hour for each of the others.
+cores without a GPU: some minutes for the corpus and the units, and on one core each a quarter of an hour for the codec and half
+an hour for TASTE.
 """
 
 import argparse

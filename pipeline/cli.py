@@ -137,11 +137,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.beam = rest
     from pipeline import commands
     from schemas.errors import UserError
+    from schemas.show import show
 
     try:
         return commands.run(args)
     except UserError as error:
-        print(f"antiphon {args.command}: {error}", file=sys.stderr)
+        print(f"antiphon {args.command}: {show(str(error), keep=chr(10))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `antiphon ... | head`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
@@ -149,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"antiphon {args.command}: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"antiphon {args.command}: {show(str(error.filename))}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(

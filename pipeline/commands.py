@@ -7,10 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 from schemas.errors import UserError
+from schemas.show import show
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the parsed command and return its exit code. Raises UserError for what a person can mend."""
+    if args.beam:
+        from pipeline import files
+
+        files.set_beam_args(args.beam)
     return COMMANDS[args.command](args)
 
 
@@ -121,7 +126,7 @@ def _finish(settings: Any, blocks: list[Any], summary: Any, args: argparse.Names
     from pipeline.store import Store
 
     print(describe(summary))
-    print(f"corpus: {args.out}")
+    print(f"corpus: {show(args.out)}")
     past = excesses(summary, sum(len(block.pieces) for block in blocks), settings.limits)
     if summary.done < summary.blocks or not past:
         return 0

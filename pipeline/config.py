@@ -1,6 +1,7 @@
 """The config: one YAML file, typed, every mistake reported at once, every field also settable as `--set a.b=c`."""
 
 import difflib
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pipeline.dialogues import DialogueOptions
 from pipeline.plan import PlanOptions
 from schemas.errors import UserError
+from schemas.show import redact_all, show
 from training.options import TrainOptions
 from transforms.align.stage import AlignOptions
 from transforms.codec.stage import CodecOptions
@@ -21,6 +23,10 @@ from transforms.segment import SegmentOptions
 from transforms.taste.stage import TasteOptions
 from transforms.transcribe.stage import TranscribeOptions
 from transforms.units.stage import UnitsOptions
+
+# Stops early: a few lines of YAML can name a list that would fill the memory, written out.
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother = 2, 80, 80
 
 
 class ConfigError(UserError):
@@ -50,7 +56,7 @@ class Config(Options):
     """Everything that decides what a corpus holds. A token stage set to `null` is left out."""
 
     sources: tuple[str, ...] = ()
-    """Files, folders, globs and `.jsonl` manifests; relative paths are from the working folder. `gs://` works with `[gcp]`."""
+    """Files, folders, globs, `.jsonl` manifests, WebDataset `.tar`s; relative paths are from the working folder; `gs://` too."""
     exclude: tuple[str, ...] = ()
     """Names of sources (as rows carry them) to leave out, such as one that has to be taken down. Blocks keep their bounds, so only
     those that held them are made again. Delete the audio after that, and leave its line with its `duration` in the manifest:
@@ -71,8 +77,9 @@ class Config(Options):
     train: TrainOptions = TrainOptions()
 
     def corpus(self) -> dict[str, Any]:
-        """The part that a corpus depends on, JSON-able: all but `train`."""
-        return self.model_dump(mode="json", exclude={"train"})
+        """The part that a corpus depends on, JSON-able: all but `train`. Addresses in it have lost their credentials."""
+        found: dict[str, Any] = redact_all(self.model_dump(mode="json", exclude={"train"}))
+        return found
 
 
 def load(path: str | None, assignments: Sequence[str] = ()) -> Config:
@@ -87,6 +94,8 @@ def load(path: str | None, assignments: Sequence[str] = ()) -> Config:
             raise ConfigError(f"{path}: {error.strerror or error}") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        except RecursionError:
+            raise ConfigError(f"{path}: not a config: it is nested too deeply") from None
         if not isinstance(values, dict):
             raise ConfigError(
                 f"{path}: the top level must be a mapping such as `sources: [...]`, not {type(values).__name__}"
@@ -130,7 +139,7 @@ def explain(error: Mapping[str, Any], path: str, top: type[BaseModel] = Config) 
         near = difflib.get_close_matches(str(name), _names(parents, top), n=1, cutoff=0.5)
         hint = f"; did you mean {'.'.join([*map(str, parents), near[0]])}?" if near else ""
         return f"{path}: {where}: there is no such field{hint}"
-    return f"{path}: {where}: {error['msg']} (it is {error['input']!r:.80})"
+    return f"{path}: {where}: {error['msg']} (it is {show(_BRIEF.repr(error['input']))})"
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

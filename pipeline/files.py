@@ -15,7 +15,7 @@ import errno
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from schemas.errors import UserError
@@ -64,6 +64,14 @@ def is_remote(path: str) -> bool:
 
 def join(root: str, *parts: str) -> str:
     return "/".join([root.rstrip("/"), *parts]) if is_remote(root) else os.path.join(root, *parts)
+
+
+def set_beam_args(beam_args: Sequence[str]) -> None:
+    """Let Beam's own options, such as `--no_auth` for a public bucket, hold for reading and writing remote files too."""
+    if beam_args:
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        _beam().set_options(PipelineOptions(list(beam_args)))
 
 
 def _beam() -> Any:

@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from pipeline import files
+from pipeline import files, shards
 from pipeline.store import Store
 from schemas import record as records
 from schemas.errors import UserError
+from schemas.show import show
 
 
 def read_rows(corpus: str, folder: str = "data") -> Iterator[dict[str, Any]]:
@@ -16,15 +15,13 @@ def read_rows(corpus: str, folder: str = "data") -> Iterator[dict[str, Any]]:
 
     Raises UserError where the corpus has no such files.
     """
-    import io
-
     store = Store(corpus)
     found = False
     for commit in store.commits().values():
         for name in commit.files:
             if name.startswith(f"{folder}/"):
                 found = True
-                yield from pq.read_table(io.BytesIO(files.read(store.path(*name.split("/"))))).to_pylist()
+                yield from shards.read_parquet(files.read(store.path(*name.split("/"))))
     if not found:
         raise UserError(f"{corpus}: no committed Parquet shard in {folder}/; was it written as webdataset only?")
 
@@ -32,11 +29,11 @@ def read_rows(corpus: str, folder: str = "data") -> Iterator[dict[str, Any]]:
 def describe_row(row: Mapping[str, Any]) -> str:
     """A row as a paragraph: where it comes from, its words with their times, its tokens, its measures."""
     lines = [
-        f"{row['id']}  {row['source']} [{row['start_s']:.2f} .. {row['end_s']:.2f} s] "
-        f"{row['duration_s']:.2f} s  {row['language']} {row['origin']} {row['split']}",
-        f"  text   {clean(row['text'])}",
+        f"{show(row['id'])}  {show(row['source'])} [{row['start_s']:.2f} .. {row['end_s']:.2f} s] "
+        f"{row['duration_s']:.2f} s  {show(row['language'])} {show(row['origin'])} {show(row['split'])}",
+        f"  text   {show(row['text'])}",
         "  words  "
-        + " ".join(f"{clean(w['text'])}|{w['start_s']:.2f}-{w['end_s']:.2f}|{w['how']}" for w in row["words"]),
+        + " ".join(f"{show(w['text'])}|{w['start_s']:.2f}-{w['end_s']:.2f}|{show(w['how'])}" for w in row["words"]),
     ]
     if row["units"] is not None:
         frames = sum(row["unit_run_lengths"])
@@ -55,18 +52,13 @@ def _head(values: Sequence[int], count: int = 16) -> str:
     return " ".join(map(str, values[:count])) + (" ..." if len(values) > count else "")
 
 
-def clean(text: str) -> str:
-    """Control characters (of a hostile file name or transcript) shown, not sent to the terminal."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-
-
 def run_inspect(corpus: str, row_id: str | None, rows: int, rejected: bool, wav: str | None) -> int:
     """Print rows or rejections, or write one row's audio to a wav file."""
     if rejected:
         for found in read_rows(corpus, "rejected"):
             print(
-                f"{found['reason']:<14} {found['stage']:<10} {clean(found['source'])} "
-                f"[{found['start_s']:.2f} .. {found['end_s']:.2f} s] {clean(found['detail'])}"
+                f"{show(found['reason']):<14} {show(found['stage']):<10} {show(found['source'])} "
+                f"[{found['start_s']:.2f} .. {found['end_s']:.2f} s] {show(found['detail'])}"
             )
         return 0
     shown = 0

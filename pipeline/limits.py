@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 
 from pipeline import files
 from pipeline.config import LimitOptions
-from pipeline.inspect import clean
 from pipeline.prepare import Summary
 from pipeline.store import Store
 from schemas import FAULTS, SILENCE, SOURCE_FAULTS, Reason
+from schemas.show import show
 
 _TOP = 3
 
@@ -26,8 +26,8 @@ def rejected_share(summary: Summary) -> float:
 def fault_share(summary: Summary, pieces: int) -> float:
     """Share 0..1 lost to faults: of the seconds, or of the planned pieces (whole files, mostly), whichever is larger."""
     lost_s = sum(summary.rejected.get(reason, 0.0) for reason in FAULTS)
-    # A truncated piece is not lost as a whole.
-    lost = sum(summary.rejections.get(reason, 0) for reason in SOURCE_FAULTS - {Reason.TRUNCATED})
+    # A truncated piece, or one longer than declared, is not lost as a whole.
+    lost = sum(summary.rejections.get(reason, 0) for reason in SOURCE_FAULTS - {Reason.TRUNCATED, Reason.UNDECLARED})
     by_time = lost_s / summary.seconds_in if summary.seconds_in else 0.0
     return max(by_time, min(1.0, lost / pieces) if pieces else 0.0)
 
@@ -66,6 +66,6 @@ def _first(store: Store, reason: str) -> str:
         table = pq.read_table(io.BytesIO(files.read(store.path("rejected", f"{name}.parquet"))))
         for row in table.to_pylist():
             if row["reason"] == reason:
-                where = f"{clean(row['source'])} [{row['start_s']:.2f} .. {row['end_s']:.2f} s]"
-                return f"{where} in {row['stage']}: {clean(row['detail'])}"
+                where = f"{show(row['source'])} [{row['start_s']:.2f} .. {row['end_s']:.2f} s]"
+                return f"{where} in {row['stage']}: {show(row['detail'])}"
     return "none"

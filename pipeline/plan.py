@@ -1,23 +1,26 @@
 """Which audio is in which Block: decided from the sources alone, before any runner starts."""
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from pydantic import Field
 
-from pipeline import files
-from pipeline.sources import Entry
+from pipeline.probe import FRAME_S, TIMEOUT_S, Found, Scan, probe_all, scan
+from pipeline.sources import MAX_CLAIM_S, Entry
 from schemas import Block, Piece
+from schemas.show import redact_all
+from transforms.contain import DecoderError
 from transforms.options import Options
+from transforms.segment import TEXT_S
 
-_FRAME_S = 0.02
 _SMOOTH_FRAMES = 10
 _SEARCH_S = 15.0
 _LONG = 1.5
 """A recording is cut where it is longer than this many blocks; shorter ones stay whole."""
+_WHOLE_S = 30.0
+"""An entry with a text of its own stays whole up to here, however small the blocks."""
 
 
 class PlanOptions(Options):
@@ -29,20 +32,27 @@ class PlanOptions(Options):
     """Share of the recordings kept out of training (`split` = heldout), by a hash of their names. A manifest's `split` wins."""
 
 
-def make_plan(entries: Sequence[Entry], options: PlanOptions, *, rate_hz: int) -> list[Block]:
+def make_plan(
+    entries: Sequence[Entry], options: PlanOptions, *, rate_hz: int, timeout_s: float = TIMEOUT_S
+) -> list[Block]:
     """Blocks of about `block_s` seconds, from entries sorted by name. Reads every file once, for its fingerprint.
 
-    A file whose header does not read is planned with what the manifest says of its length; `decode` rejects it by name.
+    A file whose header does not read is planned with what the manifest says of its length and with its fault; `decode`
+    rejects it. One whose header says no length, or one that cannot be, is decoded once for it.
     `piece.given["split"]` says train or heldout. Where there are two recordings or more and a share is to be held out, at
     least one is: the one whose hash is smallest.
     """
     kept_out = heldout({e.recording for e in entries}, options.heldout_share)
+    headers = probe_all(entries, timeout_s)
     blocks: list[Block] = []
     filled_s = 0.0
     for entry in entries:
         split = "heldout" if entry.recording in kept_out else "train"
-        for piece in _pieces(entry, options.block_s):
+        pieces = list(_pieces(entry, headers.get((entry.uri, entry.at, entry.size)), options.block_s, timeout_s))
+        for piece in pieces:
             piece.given = {"split": split} | entry.given
+            if len(pieces) > 1 and entry.given.get("text"):
+                piece.given[TEXT_S] = sum(p.declared_s for p in pieces)
             if not blocks or (filled_s and filled_s + piece.declared_s > options.block_s):
                 blocks.append(Block(len(blocks), rate_hz))
                 filled_s = 0.0
@@ -60,92 +70,92 @@ def heldout(recordings: set[str], share: float) -> set[str]:
     return found
 
 
-def _pieces(entry: Entry, block_s: float) -> Iterator[Piece]:
+def _pieces(entry: Entry, found: Found | None, block_s: float, timeout_s: float) -> Iterator[Piece]:
     """The pieces of one entry: one, or several where it is longer than `_LONG` blocks."""
-    import av
-
-    from transforms.audio import NoAudioStream, probe
-
+    fault = entry.fault or (found.fault if found else None)
+    if found is None or fault is not None:
+        mark = found.fingerprint if found else hashlib.sha256(f"{entry.source}: {fault}".encode()).hexdigest()
+        yield _piece(entry, mark, 0, 0, -1, entry.duration_s or 0.0, fault)
+        return
+    mark, rate_hz = found.fingerprint, found.rate_hz
+    start = round((entry.offset_s or 0.0) * rate_hz)
+    end = -1 if entry.duration_s is None else start + round(entry.duration_s * rate_hz)
+    total_s = found.duration_s if _believable(found) else None
+    scanned: Scan | None = None
     try:
-        fingerprint = _fingerprint(entry.uri)
-        header = probe(entry.uri if not files.is_remote(entry.uri) else io.BytesIO(files.read(entry.uri)))
-    except (av.error.FFmpegError, OSError, ValueError, NoAudioStream) as error:
-        # Decode will say precisely what is wrong.
-        mark = hashlib.sha256(f"{entry.uri}: {type(error).__name__}".encode()).hexdigest()
-        yield Piece(entry.source, entry.uri, mark, declared_s=entry.duration_s or 0.0)
+        if entry.duration_s is not None:
+            declared_s = entry.duration_s
+        else:
+            if total_s is None:
+                scanned = scan(entry, start, end, found, timeout_s)
+                total_s = (start + scanned.samples) / rate_hz
+            declared_s = max(0.0, total_s - start / rate_hz)
+        if declared_s <= max(_LONG * block_s, _WHOLE_S if entry.given.get("text") else 0.0):
+            yield _piece(entry, mark, rate_hz, start, end, declared_s)
+            return
+        scanned = scanned or scan(entry, start, end, found, timeout_s)
+    except DecoderError as error:
+        yield _piece(entry, mark, 0, 0, -1, total_s or 0.0, (error.reason.value, error.detail))
         return
-    start = round((entry.offset_s or 0.0) * header.rate_hz)
-    end = -1 if entry.duration_s is None else start + round(entry.duration_s * header.rate_hz)
-    total_s = header.duration_s or 0.0
-    declared_s = entry.duration_s if entry.duration_s is not None else max(0.0, total_s - start / header.rate_hz)
-    if declared_s <= _LONG * block_s:
-        yield Piece(entry.source, entry.uri, fingerprint, header.rate_hz, start, end, declared_s)
-        return
-    cuts = quiet_cuts(entry.uri, header.rate_hz, start, end, block_s)
+    cuts = [start + cut for cut in quiet_cuts(scanned.energy, rate_hz, block_s)]
     for a, b in zip([start, *cuts], [*cuts, end], strict=True):
-        seconds = (
-            (b - a) / header.rate_hz if b >= 0 else max(0.0, start / header.rate_hz + declared_s - a / header.rate_hz)
-        )
-        yield Piece(entry.source, entry.uri, fingerprint, header.rate_hz, a, b, seconds)
+        seconds = (b - a) / rate_hz if b >= 0 else max(0.0, start / rate_hz + declared_s - a / rate_hz)
+        yield _piece(entry, mark, rate_hz, a, b, seconds)
 
 
-def _fingerprint(uri: str) -> str:
-    """sha256 of the bytes: reading them costs far less than decoding them, and a copied or touched file stays the same."""
-    if files.is_remote(uri):
-        from apache_beam.io.filesystems import FileSystems
-
-        checksum = FileSystems.checksum(uri)  # the object store keeps one; nothing is downloaded
-        return hashlib.sha256(str(checksum).encode()).hexdigest()
-    with open(uri, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _piece(
+    entry: Entry, mark: str, rate_hz: int, start: int, end: int, seconds: float, fault: tuple[str, str] | None = None
+) -> Piece:
+    place = {"at": entry.at, "size": entry.size}
+    return Piece(entry.source, entry.uri, mark, rate_hz, start, end, seconds, fault=fault, **place)  # type: ignore[arg-type]
 
 
-def quiet_cuts(uri: str, rate_hz: int, start: int, end: int, block_s: float) -> list[int]:
+def _believable(found: Found) -> bool:
+    """False where a header claims no length, a week and more, or so little that its bytes would be more than samples need."""
+    claim_s = found.duration_s
+    if claim_s is None or claim_s > MAX_CLAIM_S:
+        return False
+    raw = found.rate_hz * found.channels * 8  # float64, the widest there is
+    return found.bytes <= max(1 << 25, 4 * raw * claim_s)  # pictures and tags, a film beside its sound
+
+
+def quiet_cuts(energy: np.ndarray, rate_hz: int, block_s: float) -> list[int]:
     """Samples at which to cut a long recording: the quietest 0.2 s within 15 s of each multiple of `block_s`.
 
-    Decodes the whole stretch once, a packet at a time; memory is one number for 20 ms of audio.
+    Args:
+        energy: `[T]`, mean squares of 20 ms each.
     """
-    from transforms.audio import chunks
-
-    hop = max(1, round(_FRAME_S * rate_hz))
-    energies: list[np.ndarray] = []
-    rest = np.zeros(0, np.float32)
-    source = uri if not files.is_remote(uri) else io.BytesIO(files.read(uri))
-    for position, _, samples, _ in chunks(source, start):
-        first = max(0, start - position)
-        last = samples.shape[1] if end < 0 else max(0, min(samples.shape[1], end - position))
-        if first < last:
-            rest = np.concatenate([rest, samples[:, first:last].mean(axis=0)])
-            whole = len(rest) // hop
-            energies.append(np.square(rest[: whole * hop].reshape(whole, hop)).mean(axis=1))
-            rest = rest[whole * hop :]
-        if 0 <= end <= position:
-            break
-    energy = np.concatenate(energies) if energies else np.zeros(0, np.float32)
-    parts = max(1, round(len(energy) * _FRAME_S / block_s))
+    hop = max(1, round(FRAME_S * rate_hz))
+    parts = max(1, round(len(energy) * FRAME_S / block_s))
     if parts == 1 or len(energy) < _SMOOTH_FRAMES:
         return []
     smooth = np.convolve(energy, np.ones(_SMOOTH_FRAMES) / _SMOOTH_FRAMES, mode="same")
-    reach = min(round(_SEARCH_S / _FRAME_S), len(energy) // parts // 3)
+    reach = min(round(_SEARCH_S / FRAME_S), len(energy) // parts // 3)
     cuts = []
     for k in range(1, parts):
         middle = round(k * len(energy) / parts)
         quietest = middle - reach + int(np.argmin(smooth[middle - reach : middle + reach]))
-        cuts.append(start + quietest * hop)
+        cuts.append(quietest * hop)
     return cuts
 
 
 def write_plan(blocks: Iterable[Block]) -> str:
-    """`plan.jsonl`: one line a block."""
+    """`plan.jsonl`: one line a block, without the credentials that an address may carry."""
     lines = []
     for block in blocks:
         seconds = sum(piece.declared_s for piece in block.pieces)
         line = {"block": block.name, "index": block.index, "rate_hz": block.rate_hz, "seconds": round(seconds, 3)}
-        lines.append(json.dumps(line | {"pieces": [p.plan() for p in block.pieces]}, ensure_ascii=False) + "\n")
+        line |= {"pieces": redact_all([piece.plan() for piece in block.pieces])}
+        text = json.dumps(line, ensure_ascii=False)
+        # A file name may hold bytes that are not UTF-8, or codes that a terminal would obey.
+        lines.append((text if text.isprintable() else json.dumps(line)) + "\n")
     return "".join(lines)
 
 
 def read_plan(text: str) -> list[Block]:
     """The inverse of `write_plan`."""
     rows = [json.loads(line) for line in text.split("\n") if line]
+    for row in rows:
+        for piece in row["pieces"]:
+            piece["fault"] = tuple(piece["fault"]) if piece.get("fault") else None
     return [Block(row["index"], row["rate_hz"], [Piece(**piece) for piece in row["pieces"]]) for row in rows]

@@ -19,6 +19,7 @@ from pipeline.runners import complete
 from pipeline.store import Store
 from schemas import SCHEMA_VERSION, Block, Commit, Reason
 from schemas.errors import UserError
+from schemas.show import redact_all
 from transforms.align.stage import Align
 from transforms.codec.stage import Codec
 from transforms.decode import Decode
@@ -51,7 +52,8 @@ class Summary:
 
 def stages_of(config: Config) -> list[Stage]:
     """The stages of recorded speech, in order."""
-    return [Decode(config.decode), Segment(config.segment), *common_stages(config)]
+    texts_given = config.transcribe.backend == "given" or config.transcribe.keep_given
+    return [Decode(config.decode), Segment(config.segment, texts_given=texts_given), *common_stages(config)]
 
 
 def common_stages(config: Config) -> list[Stage]:
@@ -83,7 +85,8 @@ def plan_of(config: Config) -> list[Block]:
     unknown = sorted(set(config.exclude) - {entry.source for entry in entries})
     if unknown:
         raise UserError(f"exclude: no source is called {', '.join(unknown)}; `antiphon plan` prints their names")
-    blocks = make_plan(entries, config.plan, rate_hz=config.decode.rate_hz)
+    rate_hz, timeout_s = config.decode.rate_hz, config.decode.timeout_s
+    blocks = make_plan(entries, config.plan, rate_hz=rate_hz, timeout_s=timeout_s)
     for block in blocks:
         # After planning, so that no other block changes. What is left of a block may be nothing.
         block.pieces = [piece for piece in block.pieces if piece.source not in config.exclude]
@@ -131,7 +134,7 @@ def prepare(
     prints = [stage.fingerprint() for stage in stages]
     expected = {block.name: fingerprint(block, prints, formats) for block in blocks}
     with store.lock(part):
-        resolved = {"config": config.corpus(), "stages": prints}
+        resolved = {"config": config.corpus(), "stages": redact_all(prints)}
         files.write(store.path("config.yaml"), yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).encode())
         files.write(store.path("plan.jsonl"), write_plan(blocks).encode())
         for block in blocks:
@@ -220,7 +223,17 @@ def _progress(
             look()
 
 
-RETRIABLE = (Reason.MISSING, Reason.UNREADABLE, Reason.CORRUPT, Reason.TRUNCATED, Reason.OUT_OF_MEMORY, Reason.FAILED)
+RETRIABLE = (
+    Reason.MISSING,
+    Reason.UNREADABLE,
+    Reason.CORRUPT,
+    Reason.TRUNCATED,
+    Reason.UNDECLARED,
+    Reason.CRASHED,
+    Reason.TIMEOUT,
+    Reason.OUT_OF_MEMORY,
+    Reason.FAILED,
+)
 """Reasons that a repaired file, a returned disk or a bigger machine may take away; the others follow from the audio."""
 
 
@@ -242,4 +255,4 @@ def dialogue_stages_of(config: Config) -> list[Stage]:
             "transcribe": config.transcribe.model_copy(update={"backend": "given"}),
         }
     )
-    return [*stages(config.dialogues), Segment(spoken.segment), *common_stages(spoken)]
+    return [*stages(config.dialogues), Segment(spoken.segment, texts_given=True), *common_stages(spoken)]

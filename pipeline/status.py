@@ -7,6 +7,7 @@ from pipeline import files
 from pipeline.prepare import Summary, summarise
 from pipeline.store import Store
 from schemas.errors import UserError
+from schemas.show import show
 
 
 def describe(summary: Summary) -> str:
@@ -18,7 +19,7 @@ def describe(summary: Summary) -> str:
         f"+ {_hours(sum(summary.rejected.values()))} rejected",
     ]
     for reason, seconds in sorted(summary.rejected.items(), key=lambda item: (-item[1], item[0])):
-        lines.append(f"  {reason:<14} {_hours(seconds)}")
+        lines.append(f"  {show(reason):<14} {_hours(seconds)}")
     return "\n".join(lines)
 
 
@@ -52,5 +53,5 @@ def run_status(corpus: str, as_json: bool) -> int:
     else:
         print(describe(summary))
         if rates:
-            print("x real time: " + ", ".join(f"{stage} {rate:.1f}" for stage, rate in rates.items()))
+            print("x real time: " + ", ".join(f"{show(stage)} {rate:.1f}" for stage, rate in rates.items()))
     return 0 if summary.done == summary.blocks else 1

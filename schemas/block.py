@@ -21,6 +21,8 @@ class Piece:
         start, end: samples at the source's own rate; `end` is -1 for "to the end".
         declared_s: seconds that the header or the manifest claims for this piece; 0.0 where neither says.
         given: the manifest's other fields.
+        at, size: the bytes of `uri` that are the file, where it is a member of a tar; `size` is -1 for the whole of `uri`.
+        fault: reason and detail, where the plan found out already that it cannot be had; decode rejects it for that.
         samples: after decode, one float32 `[n]` array a channel, at the working rate; channel -1 is the mix.
         offset: the piece's first sample at the working rate, from the start of the source.
     """
@@ -33,13 +35,19 @@ class Piece:
     end: int = -1
     declared_s: float = 0.0
     given: dict[str, Any] = field(default_factory=dict)
+    at: int = 0
+    size: int = -1
+    fault: tuple[str, str] | None = None
     samples: dict[int, np.ndarray] = field(default_factory=dict)
     offset: int = 0
 
     def plan(self) -> dict[str, Any]:
         """The planned fields only, as they stand in `plan.jsonl`."""
         names = ("source", "uri", "fingerprint", "rate_hz", "start", "end", "declared_s", "given")
-        return {name: getattr(self, name) for name in names}
+        planned = {name: getattr(self, name) for name in names}
+        if self.size >= 0:
+            planned |= {"at": self.at, "size": self.size}
+        return planned | ({"fault": list(self.fault)} if self.fault else {})
 
 
 @dataclass(slots=True)

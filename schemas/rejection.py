@@ -1,5 +1,9 @@
 """What was turned away, and why: rejections are data."""
 
+import ast
+import inspect
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -9,15 +13,21 @@ class Reason(StrEnum):
     """Every reason for which audio can be turned away. The list is closed: reports and tests rely on it."""
 
     MISSING = "missing"
-    """The file is not there or may not be read."""
+    """The file is not there, may not be read, or is a folder, a pipe or a device."""
     UNREADABLE = "unreadable"
-    """No decoder takes it: empty, random bytes, a web page named .mp3, an unsupported format."""
+    """No decoder takes it: empty, random bytes, a web page named .mp3, an encrypted or unsupported format, a playlist."""
     NO_AUDIO = "no_audio"
     """A valid container without an audio stream, or one that holds no sample."""
     CORRUPT = "corrupt"
-    """More broken packets than `decode.max_bad_share` allows."""
+    """More broken packets than `decode.max_bad_share` allows; or the end of a tar that breaks off."""
     TRUNCATED = "truncated"
-    """Much shorter, once decoded, than its header says."""
+    """Much shorter, once decoded, than its header says, or broken off with an error: what was decoded stays."""
+    UNDECLARED = "undeclared"
+    """Far longer, once decoded, than its header says: what lies past `decode.max_undeclared_s` is counted and not kept."""
+    CRASHED = "crashed"
+    """The decoder crashed on it (it runs in a process of its own, so the run went on)."""
+    TIMEOUT = "timeout"
+    """The decoder gave no sign of life for `decode.timeout_s`, or was slower than ten times real time."""
     NOT_FINITE = "not_finite"
     """Samples that are NaN or infinite."""
     SILENT = "silent"
@@ -26,6 +36,8 @@ class Reason(StrEnum):
     """Between utterances: no voice was found there."""
     TOO_SHORT = "too_short"
     """Voice, but less than `segment.min_s` of it."""
+    TOO_LONG = "too_long"
+    """A manifest text for more than `segment.max_s`: it cannot be divided with its audio."""
     NO_TEXT = "no_text"
     """The recogniser heard no word."""
     UNSURE = "unsure"
@@ -35,7 +47,7 @@ class Reason(StrEnum):
     TOO_FAST = "too_fast"
     """More characters a second than `filter.max_chars_per_s`: more words than the audio can hold."""
     OUT_OF_MEMORY = "out_of_memory"
-    """A model ran out of memory on this utterance alone."""
+    """A model ran out of memory on this utterance alone, or the decoder on this file."""
     FAILED = "failed"
     """A stage raised an error on this utterance alone; `detail` has it."""
 
@@ -44,7 +56,17 @@ SILENCE = frozenset({Reason.SILENT, Reason.NO_SPEECH})
 """Nobody speaks there: no loss."""
 
 SOURCE_FAULTS = frozenset(
-    {Reason.MISSING, Reason.UNREADABLE, Reason.NO_AUDIO, Reason.CORRUPT, Reason.TRUNCATED, Reason.NOT_FINITE}
+    {
+        Reason.MISSING,
+        Reason.UNREADABLE,
+        Reason.NO_AUDIO,
+        Reason.CORRUPT,
+        Reason.TRUNCATED,
+        Reason.UNDECLARED,
+        Reason.CRASHED,
+        Reason.TIMEOUT,
+        Reason.NOT_FINITE,
+    }
 )
 """The file is not what it should be."""
 
@@ -79,3 +101,46 @@ class Rejection:
 
     def row(self) -> dict[str, Any]:
         return asdict(self) | {"reason": self.reason.value}
+
+
+def meanings() -> dict[Reason, str]:
+    """Each reason -> its docstring above, which Python itself does not keep."""
+    tree = ast.parse(inspect.getsource(Reason)).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    found = {}
+    for assigned, said in itertools.pairwise(tree.body):
+        if isinstance(assigned, ast.Assign) and isinstance(said, ast.Expr) and isinstance(said.value, ast.Constant):
+            name = assigned.targets[0]
+            assert isinstance(name, ast.Name)
+            found[Reason[name.id]] = str(said.value.value)
+    return found
+
+
+def markdown(examples: Mapping[str, Sequence[str]]) -> str:
+    """docs/rejections.md.
+
+    Args:
+        examples: reason, or "kept", -> names of inputs in the tests that come to it.
+    """
+
+    def shown(names: Sequence[str]) -> str:
+        plain = (name.encode("unicode_escape").decode().replace("|", "\\|") for name in names)
+        return ", ".join(f"`{name}`" for name in plain)
+
+    head = [
+        "# Why audio is turned away",
+        "",
+        "<!-- Made by `python -m tests.zoo` from schemas/rejection.py and tests/zoo.py. -->",
+        "",
+        "`rejected/part-*.parquet` has a line for every stretch that was turned away, `antiphon inspect CORPUS --rejected` prints",
+        "them, and `antiphon retry` makes again what a repair may have cured. The list is closed. The files named are made by",
+        "tests/zoo.py; a test sends each through the whole pipeline and holds it to this table.",
+        "",
+        "| reason | what | for example |",
+        "|---|---|---|",
+    ]
+    rows = [
+        f"| `{reason.value}` | {about} | {shown(examples.get(reason.value, ()))} |"
+        for reason, about in meanings().items()
+    ]
+    return "\n".join([*head, *rows, "", f"Kept, as they should be: {shown(examples.get('kept', ()))}.", ""])

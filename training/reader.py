@@ -187,7 +187,8 @@ def _parquet_rows(path: Path, names: Collection[str]) -> Iterator[dict[str, Any]
     with pq.ParquetFile(path) as file:
         present = [name for name in names if name in file.schema_arrow.names]
         for group in range(file.num_row_groups):
-            table = file.read_row_group(group, columns=present)
+            # On one thread: see pipeline.shards.read_parquet, whose note holds for every short-lived process.
+            table = file.read_row_group(group, columns=present, use_threads=False)
             columns = {n: table[n] if n in _ARRAYS else table[n].to_pylist() for n in present}
             for i in range(table.num_rows):
                 yield {n: _array(n, columns[n][i]) if n in _ARRAYS else columns[n][i] for n in present}

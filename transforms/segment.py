@@ -16,7 +16,8 @@ class SegmentOptions(Options):
     """Where utterances begin and end."""
 
     backend: Literal["silero", "none"] = "silero"
-    """"silero": Silero VAD finds the speech. "none": every piece is one utterance as it is (cut only where it passes `max_s`)."""
+    """"silero": Silero VAD finds the speech. "none": every piece is one utterance as it is (cut only where it passes `max_s`).
+    A piece whose manifest text is taken as its transcript is one utterance under both, and is never cut."""
     threshold: float = Field(0.5, gt=0, lt=1)
     """Speech begins where the VAD's probability reaches this, and ends where it stays 0.15 below it."""
     min_s: float = Field(1.0, ge=0)
@@ -31,6 +32,10 @@ class SegmentOptions(Options):
     """A piece whose loudest 32 ms are below this (dB of full scale) is rejected as silent, unheard by the VAD."""
 
 
+TEXT_S = "text_s"
+"""Field of `Piece.given` that the plan sets where it cut an entry with a text: seconds that the text was given for."""
+
+
 class Span(NamedTuple):
     """Samples `start` to `end` of a piece."""
 
@@ -42,10 +47,13 @@ class Segment(Stage):
     """Turns each piece's samples into utterances; the rest is rejected as no_speech, too_short or silent."""
 
     name = "segment"
+    version = 2
 
-    def __init__(self, options: SegmentOptions) -> None:
+    def __init__(self, options: SegmentOptions, *, texts_given: bool = False) -> None:
+        """`texts_given`: the manifest's texts become transcripts, so a piece with one stays whole."""
         super().__init__(options)
         self._options = options
+        self._texts_given = texts_given
 
     def setup(self) -> None:
         """Raises MissingWeights where Silero VAD is not on this machine."""
@@ -77,7 +85,14 @@ class Segment(Stage):
         if loudest_db < options.silence_db:
             detail = f"loudest 32 ms at {loudest_db:.1f} dB, under {options.silence_db:.1f} dB"
             return reject(0, len(samples), Reason.SILENT, detail)
-        if options.backend == "none":
+        if self._texts_given and piece.given.get("text"):
+            # Which words of the text a part of it would hold, nobody knows.
+            seconds = max(len(samples) / rate_hz, float(piece.given.get(TEXT_S) or 0.0))
+            if seconds > options.max_s:
+                detail = f"one text for {seconds:.2f} s; at most {options.max_s:.2f} s: divide it in the manifest"
+                return reject(0, len(samples), Reason.TOO_LONG, detail)
+            utterances = [Span(0, len(samples))]
+        elif options.backend == "none":
             speech = [Span(0, len(samples))]
             quiet = framewise_energy(samples, rate_hz)
             utterances = shorten(speech, quiet, rate_hz, options.max_s)

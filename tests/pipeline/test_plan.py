@@ -1,5 +1,6 @@
 """The plan: the same from the same sources, nothing lost at a cut, split by recording."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ from hypothesis import strategies as st
 from pipeline.plan import PlanOptions, make_plan, read_plan, write_plan
 from pipeline.sources import Entry, find_sources
 from tests.conftest import Clip
-from transforms.audio import decode
+from tests.media import encode
+from tests.strikes import strike
+from transforms import contain
+from transforms.audio import decode, probe
 from transforms.decode import Decode, DecodeOptions
 
 
@@ -105,3 +109,69 @@ def test_an_unreadable_file_is_planned_for_decode_to_reject(tmp_path: Path) -> N
     ] == ["unreadable", "missing"]
     assert block.samples_in == 48000
     block.check_conserved()
+
+
+@pytest.mark.parametrize(("what", "reason"), [(signal.SIGSEGV, "crashed"), (signal.SIGSTOP, "timeout")])
+def test_fault_08_a_file_that_crashes_or_blocks_its_decoder_is_planned_to_be_rejected(
+    folder: Path, tmp_path: Path, what: signal.Signals, reason: str
+) -> None:
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.tile(np.random.default_rng(0).integers(-9999, 9999, 96000).astype(np.int16), 600), 96000)
+    for one in contain._idle:
+        one.stop()
+    thread = strike(what)
+    blocks = make_plan(find_sources([str(path), str(folder)]), PlanOptions(block_s=300), rate_hz=16000, timeout_s=2.0)
+    thread.join()
+    (bad,) = [p for b in blocks for p in b.pieces if p.fault]
+    assert bad.uri == str(path)
+    assert bad.fault
+    assert bad.fault[0] == reason
+    assert sum(p.declared_s for b in blocks for p in b.pieces if not p.fault) == pytest.approx(33, abs=0.01)
+    (again,) = [p for b in read_plan(write_plan(blocks)) for p in b.pieces if p.fault]
+    assert again.fault == bad.fault
+
+
+def test_a_file_that_says_no_length_is_decoded_for_it(speech: list[Clip], tmp_path: Path) -> None:
+    path = tmp_path / "live.webm"
+    wide = np.repeat(np.tile(speech[0].samples, 8), 3)
+    encode(path, wide[None], 48000, "libopus", options={"live": "1"})
+    assert probe(str(path)).duration_s is None
+    blocks = make_plan(find_sources([str(path)]), PlanOptions(block_s=20), rate_hz=16000)
+    assert len(blocks) > 2
+    assert sum(p.declared_s for b in blocks for p in b.pieces) == pytest.approx(len(wide) / 48000, abs=0.1)
+
+
+def test_a_header_whose_claim_its_bytes_deny_is_not_believed(speech: list[Clip], tmp_path: Path) -> None:
+    path = tmp_path / "lies.flac"
+    soundfile.write(path, np.tile(np.random.default_rng(0).integers(-9999, 9999, 16000).astype(np.int16), 1500), 16000)
+    data = bytearray(path.read_bytes())
+    data[21:26] = bytes([data[21] & 0xF0]) + (16000).to_bytes(4, "big")  # total samples in STREAMINFO: one second
+    path.write_bytes(data)
+    assert probe(str(path)).duration_s == 1.0
+    blocks = make_plan(find_sources([str(path)]), PlanOptions(block_s=300), rate_hz=16000)
+    assert sum(p.declared_s for b in blocks for p in b.pieces) == pytest.approx(1500)
+    assert len(blocks) == 5
+
+
+def test_no_credential_of_an_address_is_in_the_plan(folder: Path) -> None:
+    entry = Entry("a", "https://user:secret@host/a.wav?token=secret", "r", fault=("missing", "why"))
+    assert "secret" not in write_plan(make_plan([entry], PlanOptions(), rate_hz=16000))
+
+
+def test_a_text_and_its_audio_are_not_divided(speech: list[Clip], tmp_path: Path) -> None:
+    import json
+
+    import soundfile
+
+    long = np.tile(speech[0].samples, 8)[: 16000 * 40]
+    soundfile.write(tmp_path / "long.wav", long, 16000)
+    soundfile.write(tmp_path / "short.wav", long[: 16000 * 8], 16000)
+    lines = [{"audio": "long.wav", "text": "one"}, {"audio": "short.wav", "text": "two"}]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    plan = make_plan(find_sources([str(tmp_path / "m.jsonl")]), PlanOptions(block_s=4.0), rate_hz=16000)
+    pieces = [piece for block in plan for piece in block.pieces]
+    (short,) = [piece for piece in pieces if piece.given["text"] == "two"]
+    assert short.declared_s == 8.0
+    parts = [piece for piece in pieces if piece.given["text"] == "one"]
+    assert len(parts) > 1
+    assert {piece.given["text_s"] for piece in parts} == {40.0}

@@ -1,6 +1,7 @@
 """Sources: everything named is found once, in one order; every mistake is said at once."""
 
 import json
+import os
 import random
 from pathlib import Path
 
@@ -79,3 +80,58 @@ def test_linked_files_are_taken_and_linked_folders_are_not_followed(tmp_path: Pa
     (tmp_path / "in" / "b.wav").symlink_to(tmp_path / "real" / "a.wav")
     (tmp_path / "in" / "round").symlink_to(tmp_path / "in")
     assert [e.source for e in find_sources([str(tmp_path / "in")])] == [str(tmp_path / "in" / "b.wav")]
+
+
+def test_fault_12_the_same_name_in_two_folders_is_two_sources(tmp_path: Path) -> None:
+    touch(tmp_path, "one/a.wav", "two/a.wav", "one/A.wav")
+    assert len({e.source for e in find_sources([str(tmp_path)])}) == 3
+
+
+def test_fault_23_names_that_are_not_utf8_are_stored_and_still_found(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"a-\xff.wav")).touch()
+    (entry,) = find_sources([str(tmp_path)])
+    assert entry.source == f"{tmp_path}/a-\\xff.wav"
+    assert os.path.exists(entry.uri)
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text(
+        '{"audio": "a-\\udcff.wav", "id": "x\\ud800", "text": "t\\ud800", "deep": {"k\\udfff": ["\\ud800"]}}'
+    )
+    (entry,) = find_sources([str(manifest)])
+    assert os.path.exists(entry.uri)
+    json.dumps([entry.source, entry.given], ensure_ascii=False).encode()
+
+
+def test_a_line_may_hold_what_python_takes_for_a_line_end(tmp_path: Path) -> None:
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text('{"audio": "a.wav", "text": "one\u2028two\x85three"}\r\n', encoding="utf-8")
+    (entry,) = find_sources([str(manifest)])
+    assert entry.given["text"] == "one\u2028two\x85three"
+
+
+def test_numbers_that_no_audio_can_have_are_mistakes(tmp_path: Path) -> None:
+    manifest = tmp_path / "m.jsonl"
+    wrong = ["1e12", "1" + "0" * 400, "true", "NaN", "Infinity", '"1"', "[1]"]
+    lines = [f'{{"audio": "a.wav", "id": "{i}", "duration": {value}}}' for i, value in enumerate(wrong)]
+    lines += ['{"audio": "a.wav", "id": "t", "turn": "first"}', '{"audio": ' + "[" * 100_000]
+    manifest.write_text("\n".join(lines))
+    with pytest.raises(SourceError) as caught:
+        find_sources([str(manifest)])
+    assert len(str(caught.value).split("\n")) == len(lines)
+    assert len(str(caught.value)) < 5000
+
+
+def test_a_manifest_that_is_a_pipe_or_a_dangling_link_does_not_hold_up_the_plan(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "gone.jsonl").symlink_to(tmp_path / "nothing")
+    with pytest.raises(SourceError) as caught:
+        find_sources([str(tmp_path / "pipe.jsonl"), str(tmp_path / "gone.jsonl")])
+    assert "pipe.jsonl: not a file" in str(caught.value)
+    assert "gone.jsonl: No such file" in str(caught.value)
+
+
+def test_credentials_are_in_the_address_and_nowhere_else(tmp_path: Path) -> None:
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text('{"audio": "https://u:hunter2@h/a.wav?sig=hunter2"}')
+    (entry,) = find_sources([str(manifest)])
+    assert "hunter2" in entry.uri
+    assert "hunter2" not in entry.source + entry.recording

@@ -1,15 +1,19 @@
 """Decoding: every container, any rate and channels, and exact reasons for what cannot be decoded."""
 
+import tempfile
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from schemas import Block, Piece, Reason
 from tests.conftest import Clip
-from transforms.audio import probe
+from tests.media import encode
+from transforms.audio import decode, probe
 from transforms.decode import Decode, DecodeOptions
 
 # Suffix, codec, lossy: one of each container that the sources look for.
@@ -23,30 +27,6 @@ CONTAINERS = [
     ("webm", "libopus", True),
     ("mp4", "aac", True),
 ]
-
-
-def encode(path: Path, samples: np.ndarray, rate_hz: int, codec: str, video: bool = False) -> None:
-    """Write float32 `[channels, n]` with PyAV; with a picture track where `video`."""
-    layout = "mono" if len(samples) == 1 else "stereo"
-    with av.open(str(path), "w") as container:
-        picture = container.add_stream("mpeg4", rate=5) if video else None
-        if picture is not None:
-            picture.width = picture.height = 32
-            picture.pix_fmt = "yuv420p"
-        stream = container.add_stream(codec, rate=rate_hz, layout=layout) if codec else None
-        if picture is not None:
-            for _ in range(5):
-                container.mux(picture.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8))))
-            container.mux(picture.encode())
-        if stream is not None:
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=layout)
-            frame.sample_rate = rate_hz
-            converter = av.AudioResampler(
-                stream.format, stream.layout, stream.rate, frame_size=stream.frame_size or 1024
-            )
-            for piece in [*converter.resample(frame), *converter.resample(None)]:
-                container.mux(stream.encode(piece))
-            container.mux(stream.encode())
 
 
 def decoded(path: Path, declared_s: float | None = None, **options: object) -> Block:
@@ -178,3 +158,40 @@ def test_some_broken_packets_are_passed_over_and_many_are_corrupt(speech: list[C
     assert only_reason(decoded(path, max_bad_share=0.0)) in (Reason.CORRUPT, Reason.UNREADABLE)
     block = decoded(path, max_bad_share=1.0)
     assert len(block.pieces[0].samples[-1]) > 0
+
+
+@given(
+    container=st.sampled_from([c for c in CONTAINERS if c[1] != "libvorbis"]),
+    n=st.integers(8000, 64000),
+    cut=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+@settings(max_examples=25, deadline=None)
+def test_fault_02_what_counts_is_what_was_decoded_and_a_stretch_is_where_it_says(
+    container: tuple[str, str, bool], n: int, cut: tuple[float, float]
+) -> None:
+    suffix, codec, lossy = container
+    rate_hz = 48000 if codec == "libopus" else 16000
+    t = np.arange(n * rate_hz // 16000) / rate_hz
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"a.{suffix}"
+        encode(path, (0.3 * np.sin(2 * np.pi * (200 + 300 * t) * t)).astype(np.float32)[None], rate_hz, codec)
+        whole = decoded(path)
+        got = len(whole.pieces[0].samples[-1])
+        assert whole.samples_in == got
+        assert abs(got - n) <= (0.13 * 16000 if lossy else 0)
+        full = decode(str(path)).samples[0]
+        start, end = sorted(round(c * len(full)) for c in cut)
+        block = Block(0, rate_hz, pieces=[Piece("a", str(path), "f", rate_hz, start, end, (end - start) / rate_hz)])
+        Decode(DecodeOptions(rate_hz=rate_hz))(block)
+        if end > start:
+            assert np.array_equal(block.pieces[0].samples[-1], full[start:end])
+        block.check_conserved()
+
+
+def test_a_flipped_bit_of_a_flac_is_noticed_by_its_checksum(speech: list[Clip], tmp_path: Path) -> None:
+    path = tmp_path / "a.flac"
+    soundfile.write(path, speech[0].samples, 16000)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert decode(str(path)).bad_packets >= 1

@@ -117,3 +117,28 @@ def test_hysteresis_bridges_short_dips_and_ends_in_long_ones() -> None:
     assert regions(p, 0.5, 512, 10**6) == [Span(512, 6 * 512), Span(10 * 512, 11 * 512)]
     assert regions(p, 0.5, 512, 5200) == [Span(512, 3072), Span(5120, 5200)]
     assert regions(np.zeros(0), 0.5, 512, 0) == []
+
+
+def test_audio_with_a_text_of_its_own_stays_whole_or_is_turned_away(speech: list[Clip]) -> None:
+    pause = np.random.default_rng(0).normal(0, 1e-4, 16000 * 4)
+    whole = np.concatenate([speech[0].samples, pause, speech[1].samples]).astype(np.float32)
+    made = Segment(SegmentOptions(backend="none"), texts_given=True)
+    made.setup()
+
+    def run(samples: np.ndarray, given: dict[str, object]) -> Block:
+        block = Block(0, 16000, samples_in=len(samples))
+        block.pieces = [Piece("a", "a", "f", given=given, samples={-1: samples})]
+        done = made(block)
+        done.check_conserved()
+        return done
+
+    (utterance,) = run(whole[: 16000 * 29], {"text": "one two"}).utterances
+    assert utterance.given["text"] == "one two"
+    for samples, fields in (
+        (np.tile(whole, 3)[: 16000 * 31], {"text": "one"}),
+        (whole, {"text": "one", "text_s": 40.0}),
+    ):
+        done = run(samples, fields)
+        assert not done.utterances
+        assert [r.reason for r in done.rejections] == [Reason.TOO_LONG]
+    assert len(run(np.tile(whole, 3)[: 16000 * 31], {}).utterances) == 2

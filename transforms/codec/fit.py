@@ -33,7 +33,7 @@ class FitCodecOptions(Options):
     """Codebooks."""
     size: int = 1024
     """Codes in each."""
-    steps: int = 2000
+    steps: int = 4000
     """Steps in all."""
     steps_plain: int = 300
     """Steps before the codebooks are set by k-means; until then nothing is quantised."""

@@ -50,7 +50,9 @@ class Write(Stage):
         """Raises MissingWeights where dialogues start from prompts and the LLM is not on this machine."""
         if self._needs_model:
             from transformers import AutoModelForCausalLM, AutoTokenizer
+            from transformers.utils import logging
 
+            logging.disable_progress_bar()
             folder = locate(self._options.model).path
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self._model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype="float32").eval()

@@ -12,22 +12,11 @@ import pytest
 from pipeline.config import load
 from pipeline.prepare import stages_of
 from tests.conftest import Clip
-from tests.faults.conftest import LIGHT, make, manifest, settings, tree
+from tests.faults.conftest import LIGHT, manifest, tree
 from tests.faults.test_09_worker_dies import MODE
 
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = "{backend: whisper}"
-
-
-@pytest.fixture(scope="module")
-def folder(clips: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`in/` with four clips and a manifest, and `straight/`, made of it by one process in which units ran too."""
-    folder = tmp_path_factory.mktemp("same")
-    manifest(folder / "in", clips)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        make(settings("in/m.jsonl", f"units={UNITS}"), folder / "straight")
-    return folder
 
 
 def command(out: str, sources: str, *more: str) -> list[str]:
@@ -50,6 +39,16 @@ def shards(root: Path) -> dict[str, bytes]:
 
 def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="module")
+def folder(clips: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`in/` with four clips and a manifest, and `straight/`, made of it by one process in which units ran too."""
+    folder = tmp_path_factory.mktemp("same")
+    manifest(folder / "in", clips)
+    (folder / "c.yaml").write_text("{}\n")
+    subprocess.run(command("straight", "[in/m.jsonl]"), cwd=folder, env=environment(), check=True, timeout=300)
+    return folder
 
 
 def test_two_processes_at_once_in_another_folder_give_the_same(folder: Path, tmp_path: Path) -> None:

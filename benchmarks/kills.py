@@ -236,20 +236,23 @@ def hunt(
         if process.wait(600) != 0:
             raise SystemExit(f"{job.name}: the undisturbed run failed:\n{process.said()}")
         tally.straight_s = time.monotonic() - started
-    wanted = job.state(straight)
+    wanted, horizon_s = job.state(straight), tally.straight_s
     while tally.kills < kills:
         out = work / f"{job.name}-{tally.finished}"
         while True:
             safe = job.done(out)
             trace.unlink(missing_ok=True)
+            started = time.monotonic()
             process = start(job.arguments(out), trace)
-            at_s = rng.uniform(0, tally.straight_s) if tally.kills < kills else None
+            at_s = rng.uniform(0, horizon_s) if tally.kills < kills else None
             try:
                 code = process.wait(at_s)
             finally:
                 process.kill()  # of an ended one nothing is left to kill
             killed = code is None
             tally.kills += killed
+            if not killed and not safe:
+                horizon_s = time.monotonic() - started  # other people's work makes this machine faster and slower
             begun = job.begun(out, trace)
             tally.redone += len(safe & set(begun)) if job.name != "train" else 0
             if killed:

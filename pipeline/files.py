@@ -82,6 +82,9 @@ def _beam() -> Any:
 
 def is_transient(error: Exception) -> bool:
     """Whether a remote call that failed so may succeed a moment later."""
+    inner = getattr(error, "exception_details", None)  # Beam's listing and deleting hand on one error for each path
+    if isinstance(inner, dict) and inner:
+        return all(isinstance(e, Exception) and is_transient(e) for e in inner.values())
     if getattr(error, "code", None) in _TRANSIENT_CODES or isinstance(error, ConnectionError | TimeoutError):
         return True
     return isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNO

@@ -1,5 +1,6 @@
 """The job as a sentence: what happens to a Block, from plan to commit."""
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -48,6 +49,8 @@ def run(
     for stage in stages:
         planned = planned | Apply(stage)
     _ = planned | "commit" >> beam.ParDo(_CommitDoFn(out, fingerprints, formats))
+    logger, quiet = logging.getLogger("apache_beam.runners.common"), _Quiet()
+    logger.addFilter(quiet)
     try:
         with watched(beam_args):
             pipeline.run().wait_until_finish()
@@ -56,18 +59,32 @@ def run(
         if told is None:
             raise
         raise UserError(told) from error
+    finally:
+        logger.removeFilter(quiet)
+
+
+class _Quiet(logging.Filter):
+    """Keeps Beam from logging a traceback for what is told in one line."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], UserError))
 
 
 def _told(error: Exception) -> str | None:
     """The message of the UserError behind an error of Beam's, which hands on a worker's traceback as text; None without one."""
     if isinstance(error, UserError):
-        return str(error)
+        return _plain(str(error))
     names = {kind.__name__ for kind in _kinds(UserError)}
     for line in str(error).splitlines():
         found = re.match(r"(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*): (.+)", line)
         if found and found[1] in names:
-            return re.sub(r" \[while running '.*\Z", "", found[2])
+            return _plain(found[2])
     return None
+
+
+def _plain(message: str) -> str:
+    """Without the name of the transform, which Beam adds."""
+    return re.sub(r" \[while running '[^']*'\]\Z", "", message)
 
 
 def _kinds(kind: type[Exception]) -> Iterator[type[Exception]]:

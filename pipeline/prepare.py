@@ -102,7 +102,8 @@ def fingerprint(block: Block, stages: Sequence[dict[str, Any]], formats: Sequenc
         "stages": list(stages),
         "formats": sorted(formats),
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    # Without secrets, as config.yaml and plan.jsonl have it: `antiphon verify` comes to the same from those.
+    return hashlib.sha256(json.dumps(redact_all(parts), sort_keys=True).encode()).hexdigest()
 
 
 def prepare(

@@ -175,12 +175,15 @@ class Store:
             try:
                 for stale in self._notes(held=False):
                     files.delete(self.path(stale))
-                os.truncate(note, 0)
-                os.write(note, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, unnamed
+                    os.truncate(note, 0)
+                    os.write(note, f"process {os.getpid()} on {socket.gethostname()}".encode())
                 yield
             finally:
-                files.delete(self.path(own))
-                os.close(note)
+                try:
+                    files.delete(self.path(own))  # while it is locked, so that nobody's else is deleted
+                finally:
+                    os.close(note)
         finally:
             os.close(folder)
 

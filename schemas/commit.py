@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field
+
+_FILE = re.compile(r"(data|rejected)/part-\d{5,}\.parquet|wds/part-\d{5,}\.tar")
 
 
 @dataclass(slots=True)
@@ -57,6 +60,10 @@ class Commit:
             raise ValueError(f"not a commit record: {error}") from None
         if not whole:
             raise ValueError("not the bytes that were written: its own hash says otherwise")
+        stray = [name for name in record.files if not _FILE.fullmatch(name)]
+        if stray:
+            # A record from a stranger could hold a true hash and yet lead out of the corpus.
+            raise ValueError(f"names {stray[0]!r}, which is no file of a corpus")
         return record
 
 

@@ -119,7 +119,7 @@ class _Zoo:
         bad[100] = np.inf
         self.sound("not_finite", "infinite.wav", bad, subtype="FLOAT")
         self.sound("silent", "silence.wav", np.zeros(3 * RATE_HZ))
-        self.sound("no_speech", "dc.wav", np.full(3 * RATE_HZ, 0.5))
+        self.sound("unaligned", "dc.wav", np.full(3 * RATE_HZ, 0.5))
         self.sound(KEPT, "clipped.wav", np.clip(self.voice * 2, -1, 1))
         self.sound(KEPT, "dead-channel.wav", np.stack([self.voice, 0 * self.voice], axis=1))
         self.sound("too_short", "50ms.wav", self.voice[8000:8800])

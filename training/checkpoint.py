@@ -131,7 +131,10 @@ def load(path: Path, device: str = "cpu") -> Checkpoint:
     options = TrainOptions.model_validate(config["options"])
     cards = {kind: Tokenizer.from_json(card) for kind, card in config["tokenizers"].items()}
     trunk = empty_trunk(config["trunk"])
-    text = Text(AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True), trunk.config.vocab_size)
+    text = Text(
+        AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True, trust_remote_code=False),
+        trunk.config.vocab_size,
+    )
     layout = make(options.layout, text.vocabulary, cards)
     model = build(trunk, layout, options)
     safetensors.torch.load_model(model, folder / "model.safetensors")

@@ -165,7 +165,7 @@ def _mean(losses: Tensor, weights: Tensor) -> Tensor:
 def load_trunk(folder: Path, n_layers: int | None = None) -> Any:
     """A causal LM from a folder, in float32, its first `n_layers` layers only. Raises UserError where that cannot be had."""
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if n_layers is not None:
             if n_layers > config.num_hidden_layers:
                 raise UserError(
@@ -174,7 +174,9 @@ def load_trunk(folder: Path, n_layers: int | None = None) -> Any:
             config.num_hidden_layers = n_layers
             if getattr(config, "layer_types", None):
                 config.layer_types = config.layer_types[:n_layers]
-        return AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32, local_files_only=True)
+        return AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=torch.float32, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: no causal LM here: {error}") from None
 

@@ -49,8 +49,8 @@ def load_text(folder: Path) -> Text:
     from transformers import AutoConfig, AutoTokenizer
 
     try:
-        size = AutoConfig.from_pretrained(folder, local_files_only=True).vocab_size
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        size = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).vocab_size
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: no causal LM with its tokenizer here: {error}") from None
     return Text(tokenizer, size)

@@ -60,6 +60,8 @@ class Decoder:
         """
         if self.process is not None and self.process.poll() is not None:
             self.stop()  # it died between two requests, of neither
+        if self.process is not None and self._folder != os.getcwd():
+            self.stop()  # a relative name means another file there
         if self.process is None:
             self._start()
         assert self.process is not None
@@ -97,6 +99,7 @@ class Decoder:
             self.process = None
 
     def _start(self) -> None:
+        self._folder = os.getcwd()
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-c", _START],
             stdin=subprocess.PIPE,

@@ -64,7 +64,7 @@ def _child() -> None:
     )
     if rate_hz <= 0:
         sys.exit(f"espeak-ng does not start (code {rate_hz})")
-    if library.espeak_SetVoiceByName(request["voice"].encode()):
+    if not _choose(library, request["voice"].encode()):
         sys.exit(f"espeak-ng has no voice {request['voice']!r}")
     if request["do"] == "phonemes":
         sys.stdout.buffer.write(json.dumps([_phonemes(library, text) for text in request["texts"]]).encode())
@@ -84,6 +84,28 @@ def _child() -> None:
         sys.exit(f"espeak-ng cannot say {request['text']!r}")
     library.espeak_Synchronize()
     sys.stdout.buffer.write(rate_hz.to_bytes(4, "little") + b"".join(parts))
+
+
+class _Voice(ctypes.Structure):
+    """`espeak_VOICE` of espeak-ng's speak_lib.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_char_p) for name in ("name", "languages", "identifier")),
+        *((name, ctypes.c_ubyte) for name in ("gender", "age", "variant", "xx1")),
+        ("score", ctypes.c_int),
+        ("spare", ctypes.c_void_p),
+    ]
+
+
+def _choose(library: ctypes.CDLL, voice: bytes) -> bool:
+    """Take the voice of that name, or else the first of exactly that language (British English, `en-gb`, is named `en`)."""
+    if library.espeak_SetVoiceByName(voice) == 0:
+        return True
+    if library.espeak_SetVoiceByProperties(ctypes.byref(_Voice(languages=voice))):
+        return False
+    library.espeak_GetCurrentVoice.restype = ctypes.POINTER(_Voice)
+    found = library.espeak_GetCurrentVoice().contents
+    return bool((found.languages or b"")[1:] == voice)  # the first byte is a priority
 
 
 def _phonemes(library: ctypes.CDLL, text: str) -> list[str]:

@@ -75,8 +75,15 @@ def test_a_full_disk_ends_prepare_with_one_line_and_room_lets_it_go_on(
     command = ["prepare", str(tmp_path / "c.yaml"), "--out", str(small_disk / "out")]
     for assignment in (*LIGHT, "plan.block_s=6", "write.formats=[parquet, webdataset]"):
         command += ["--set", assignment]
+    filler = small_disk / "filler"
+    subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=4k"], capture_output=True)  # until nothing fits
     assert cli.main(command) == 2
-    last = capfd.readouterr().err.strip().splitlines()[-1]
+    assert f"antiphon prepare: {small_disk}/out/config.yaml: could not write" in capfd.readouterr().err
+    filler.unlink()
+    assert cli.main(command) == 2
+    said = capfd.readouterr().err
+    assert "Traceback" not in said
+    last = said.strip().splitlines()[-1]
     assert last.startswith(f"antiphon prepare: {small_disk}/out/")
     assert last.endswith(
         "No space left on device; the disk is full: make room, and run the same command again: it goes on"

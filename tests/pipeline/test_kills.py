@@ -1,7 +1,9 @@
 """Ten kills at random instants of `antiphon prepare`, and what is left. `benchmarks.kills` does two hundred, and `train`."""
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,6 +51,8 @@ class Forked(kills.Process):
         return self._child.exitcode
 
     def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):  # its decoder too
+            os.killpg(self._child.pid or 0, signal.SIGKILL)
         self._child.kill()
         self._child.join()
 

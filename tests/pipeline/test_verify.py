@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pipeline import cli
-from pipeline.plan import write_plan
+from pipeline.plan import read_plan, write_plan
 from pipeline.prepare import fingerprint
 from pipeline.store import Store
 from pipeline.verify import verify
@@ -130,3 +130,11 @@ def test_one_recording_in_two_splits_is_named(corpus: Path) -> None:
 def test_no_corpus_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["verify", str(tmp_path)]) == 2
     assert "no corpus" in capsys.readouterr().err
+
+
+def test_what_is_redacted_in_the_plan_is_no_change_of_source() -> None:
+    block = planned(0)
+    block.pieces[0].given = {"link": "https://me:secret@host/talk.flac?signature=abc"}
+    text = write_plan([block])
+    assert "secret" not in text
+    assert fingerprint(read_plan(text)[0], [], ["parquet"]) == fingerprint(block, [], ["parquet"])

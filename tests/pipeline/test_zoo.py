@@ -38,6 +38,7 @@ def corpus(animals: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources = [str(folder / name) for name in ("zoo.jsonl", "zoo.tar", "torn.tar", "packed.tar")]
     arguments = [str(folder.parent / "config.yaml"), "--set", f"sources={sources}", "--out", str(out)]
     command = [sys.executable, "-m", "pipeline.cli", "prepare", *arguments, "--set", "limits.max_rejected_share=1"]
+    command += ["--set", "limits.max_fault_share=1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return out

@@ -69,7 +69,9 @@ def test_a_word_aligned_card_has_no_frame_count_and_a_round_trip() -> None:
 
 
 def test_a_commit_record_round_trips() -> None:
-    commit = Commit("part-00000", "f", {"data/x": "0"}, 2, 16000, 48000, 32000, {"silent": 16000}, {"silent": 1})
+    commit = Commit(
+        "part-00000", "f", {"data/part-00000.parquet": "0"}, 2, 16000, 48000, 32000, {"silent": 16000}, {"silent": 1}
+    )
     assert Commit.from_json(commit.to_json()) == commit
     assert commit.seconds_in == commit.seconds_kept + commit.seconds_rejected == 3.0
 
@@ -83,3 +85,12 @@ def test_every_reason_is_explained() -> None:
 
 def test_the_documented_schema_is_the_schema() -> None:
     assert records.markdown() in (ROOT / "docs" / "schema.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "data/../../x", "/etc/passwd", "data/part-00000.parquet/../x", "config.yaml"]
+)
+def test_a_record_names_files_of_the_corpus_only(name: str) -> None:
+    text = Commit("part-00000", "f", {name: "0"}, 0, 16000, 0, 0).to_json()
+    with pytest.raises(ValueError, match="no file of a corpus"):
+        Commit.from_json(text)

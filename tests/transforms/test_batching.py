@@ -53,6 +53,28 @@ def test_only_the_culprits_are_lost_and_nothing_leaks(lengths: list[int], data: 
     made.check_conserved()
 
 
+def test_a_model_with_little_memory_keeps_all_but_what_does_not_fit() -> None:
+    """Fault 7: a model whose memory grows with the padded batch, as a GPU's does. Only the one that alone is too long is lost."""
+    lengths = [16_000] * 12 + [480_000] + [32_000] * 5
+    made, sizes = block(lengths), []
+
+    def model(batch: list[Utterance]) -> list[int]:
+        padded = len(batch) * max(len(u.samples) for u in batch)
+        sizes.append(padded)
+        if padded > 100_000:
+            raise RuntimeError(f"CUDA out of memory. Tried to allocate {padded} bytes")
+        return [u.start for u in batch]
+
+    kept: list[int] = []
+    map_batches(made, "codec", model, lambda u, result: kept.append(result))
+    assert len(made.utterances) == len(kept) == 17
+    (lost,) = made.rejections
+    assert (lost.reason, lost.seconds, lost.stage) == (Reason.OUT_OF_MEMORY, 30.0, "codec")
+    assert "480000 bytes" in lost.detail
+    assert max(sizes) > 100_000
+    made.check_conserved()
+
+
 def test_a_model_that_loses_a_result_is_found_out() -> None:
     made = block([1, 1])
     map_batches(made, "units", lambda batch: [], lambda u, r: None)

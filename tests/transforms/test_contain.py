@@ -177,3 +177,12 @@ def test_no_decoder_outlives_a_run_that_is_killed(long_file: Path) -> None:
     while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
         assert time.monotonic() < deadline, "the decoder lives on"
         time.sleep(0.05)
+
+
+def test_relative_names_follow_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("a", 0.25), ("b", 0.5)):
+        (tmp_path / name).mkdir()
+        soundfile.write(tmp_path / name / "x.wav", np.full(RATE_HZ, value), RATE_HZ)
+        monkeypatch.chdir(tmp_path / name)
+        block = decode(Path("x.wav"), 1.0)
+        assert np.allclose(block.pieces[0].samples[-1], value, atol=1e-3)

@@ -60,6 +60,11 @@ def test_an_unknown_voice_is_named() -> None:
     assert phonemes(["hello", ""]) == [["həlˈoʊ"], []]
 
 
+def test_a_language_is_as_good_as_a_name() -> None:
+    assert len(speak("hello", "en-gb")[0]) == len(speak("hello", "en")[0])
+    assert len(speak("bonjour", "fr-fr")[0]) > 4000
+
+
 def spoken(text: str, backend: str = "espeak", **options: Any) -> Block:
     stage = Speak(SpeakOptions(backend=backend, **options))  # type: ignore[arg-type]
     try:

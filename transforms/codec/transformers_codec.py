@@ -26,7 +26,7 @@ class TransformersCodec:
 
         logging.disable_progress_bar()
         weight = locate(model)
-        config = AutoConfig.from_pretrained(weight.path, local_files_only=True)
+        config = AutoConfig.from_pretrained(weight.path, local_files_only=True, trust_remote_code=False)
         if config.model_type not in _KNOWN:
             raise UserError(
                 f"{weight.path}: a {config.model_type} model; the codecs known here are {', '.join(_KNOWN)}"
@@ -36,7 +36,9 @@ class TransformersCodec:
                 f"{weight.path}: a stereo or chunked codec (EnCodec at 48 kHz); mono ones coded whole are supported"
             )
         self._kind = config.model_type
-        self._network: Any = AutoModel.from_pretrained(weight.path, local_files_only=True).eval()
+        self._network: Any = AutoModel.from_pretrained(
+            weight.path, local_files_only=True, trust_remote_code=False
+        ).eval()
         self._network.to("cuda" if torch.cuda.is_available() else "cpu")
         self.sha256 = weight.sha256
         self.sample_rate_hz = int(config.sampling_rate)

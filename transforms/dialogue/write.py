@@ -54,8 +54,10 @@ class Write(Stage):
 
             logging.disable_progress_bar()
             folder = locate(self._options.model).path
-            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            self._model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype="float32").eval()
+            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            self._model = AutoModelForCausalLM.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, dtype="float32"
+            ).eval()
 
     def weights(self) -> dict[str, str]:
         return {self._options.model: locate(self._options.model).sha256} if self._needs_model else {}

@@ -28,7 +28,7 @@ class TransformersEncoder:
         logging.disable_progress_bar()
         folder = locate(model).path
         self.model, self.layer = model, layer
-        self._network: Any = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+        self._network: Any = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False).eval()
         self._network.to("cuda" if torch.cuda.is_available() else "cpu")
         config = self._network.config
         if not hasattr(config, "conv_kernel"):

@@ -62,7 +62,7 @@ def common_stages(config: Config) -> list[Stage]:
         Transcribe(config.transcribe),
         Align(config.align),
         Measure(config.measure),
-        Filter(config.filter),
+        Filter(config.filter, config.align.backend),
     ]
     if config.units is not None:
         stages.append(Units(config.units))

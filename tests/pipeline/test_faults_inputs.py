@@ -97,7 +97,7 @@ def test_fault_05_a_text_that_cannot_be_aligned_ends_in_a_row_or_a_reason(speech
     piece = Piece("a", "", "f", given={"text": text, "language": "en"}, samples={-1: clip.samples})
     block = Block(0, RATE_HZ, samples_in=len(clip.samples), pieces=[piece])
     stages: list[Stage] = [Segment(SegmentOptions(backend="none")), Transcribe(TranscribeOptions(backend="given"))]
-    stages += [Align(AlignOptions()), Measure(MeasureOptions()), Filter(FilterOptions())]
+    stages += [Align(AlignOptions()), Measure(MeasureOptions()), Filter(FilterOptions(), "joint")]
     for stage in stages:
         stage.setup()
         stage(block)

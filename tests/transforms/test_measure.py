@@ -59,9 +59,9 @@ def test_a_telephone_band_shows(speech: list[Clip]) -> None:
 )
 def test_each_threshold_has_its_reason_and_says_both_numbers(column: str, value: float, reason: Reason) -> None:
     made = utterance(np.ones(16000))
-    assert judge(made, FilterOptions()) is None
+    assert judge(made, FilterOptions(), "gmm") is None
     made.columns[column] = value
-    verdict = judge(made, FilterOptions())
+    verdict = judge(made, FilterOptions(), "gmm")
     assert verdict is not None
     assert verdict[0] is reason
     assert column in verdict[1]
@@ -71,9 +71,28 @@ def test_each_threshold_has_its_reason_and_says_both_numbers(column: str, value:
 def test_off_is_off_and_no_word_is_no_text() -> None:
     made = utterance(np.ones(16000))
     made.columns["asr_avg_logprob"] = -9.0
-    assert judge(made, FilterOptions(min_avg_logprob=None)) is None
+    assert judge(made, FilterOptions(min_avg_logprob=None), "gmm") is None
     made.words = []
     block = Block(0, 16000, utterances=[made], samples_in=16000)
-    assert not Filter(FilterOptions())(block).utterances
+    assert not Filter(FilterOptions(), "gmm")(block).utterances
     assert block.rejections[0].reason is Reason.NO_TEXT
     block.check_conserved()
+
+
+def test_the_words_of_another_clip_are_unaligned(speech: list[Clip]) -> None:
+    """Real speech with its own text stays, with its neighbour's it goes: the score of the default aligner tells them apart."""
+    from transforms.align.stage import Align, AlignOptions
+
+    stage = Align(AlignOptions())
+    stage.setup()
+    texts = [clip.text.lower() for clip in speech]
+    for said, stays in ((texts, True), ([*texts[1:], texts[0]], False)):
+        block = Block(0, 16000, samples_in=sum(len(clip.samples) for clip in speech))
+        block.utterances = [
+            Utterance(str(i), -1, 0, len(clip.samples), clip.samples, 16000, text=text, language="en")
+            for i, (clip, text) in enumerate(zip(speech, said, strict=True))
+        ]
+        done = Filter(FilterOptions(), "joint")(stage(block))
+        assert len(done.utterances) == (len(speech) if stays else 0)
+        done.check_conserved()
+        assert {r.reason for r in done.rejections} == (set() if stays else {Reason.UNALIGNED})

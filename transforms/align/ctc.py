@@ -33,9 +33,9 @@ class CtcAligner:
         from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
 
         folder = locate(options.model).path
-        self._model = AutoModelForCTC.from_pretrained(folder, local_files_only=True).eval()
-        self._extractor = AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self._model = AutoModelForCTC.from_pretrained(folder, local_files_only=True, trust_remote_code=False).eval()
+        self._extractor = AutoFeatureExtractor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         self._ids: dict[str, int] = tokenizer.get_vocab()
         self._blank = int(tokenizer.pad_token_id)
         self._cased = any(token.isupper() for token in self._ids if len(token) == 1)

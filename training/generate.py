@@ -49,17 +49,18 @@ class _Sampler:
         self.cache = DynamicCache(config=model.trunk.config)
         self.log_probs: list[torch.Tensor] = []
 
-    def draw(self, row: int, low: int, high: int) -> int:
-        """One id of a row, `low <= id < high`, for the position after the last column."""
+    def draw(self, row: int, allowed: np.ndarray) -> int:
+        """One id of a row for the position after the last column, among those that `allowed`, bool `[n_ids]`, marks."""
         if self.n_run < len(self.columns):
             self._run()
-        scores = self.log_probs[row][low:high]
+        ids = torch.from_numpy(np.flatnonzero(allowed))
+        scores = self.log_probs[row][ids]
         if self.sampling.temperature == 0:
-            return low + int(scores.argmax())
+            return int(ids[scores.argmax()])
         top_k = self.sampling.text_top_k if row == 0 else self.sampling.speech_top_k
         best = scores.topk(min(top_k or len(scores), len(scores)))
         shares = (best.values / self.sampling.temperature).softmax(-1)
-        return low + int(best.indices[torch.multinomial(shares, 1, generator=self.random)])
+        return int(ids[best.indices[torch.multinomial(shares, 1, generator=self.random)]])
 
     def _run(self) -> None:
         new = torch.from_numpy(np.stack(self.columns[self.n_run :]))[None].to(self.device)

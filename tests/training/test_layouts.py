@@ -21,7 +21,7 @@ from training.layouts.base import IGNORE, NOTHING
 from training.layouts.codec import text_frames
 
 STARTS, V = 12, 20
-VOCABULARY = Vocabulary(V, np.arange(V) < STARTS)
+VOCABULARY = Vocabulary(V, np.arange(V) < STARTS, (np.arange(V) >= STARTS) & (np.arange(V) < V - 1))
 TASTE_SIZES = (7, 5)
 
 

@@ -1,5 +1,7 @@
 """Sampling from a hybrid LM: a prompt of text, of real speech, or of both, and what the model makes of it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,11 +95,23 @@ def generate(
     example = Example(example.words + words, np.concatenate([example.starts_s, silent]), example.codes)
     prompt = layout.prompt(example, max_s)
     sampler = _Sampler(checkpoint.model, sampling or Sampling())
-    while (column := prompt.next(sampler.draw)) is not None:
-        sampler.columns.append(column)
+    with _one_thread():
+        while (column := prompt.next(sampler.draw)) is not None:
+            sampler.columns.append(column)
     inputs = np.stack(sampler.columns)
     said, codes = layout.undo(inputs)
     return Generation(checkpoint.text.decode(said), codes, inputs)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch on one thread: the products of a single position are too small to share, and threads that wait for each other spin."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _example(checkpoint: Checkpoint, prefix: dict[str, Any] | None) -> Example:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from training.text import Text
@@ -238,6 +238,7 @@ def sentencepiece(text: str, pieces: dict[str, float]) -> list[str]:
     return list(itertools.chain.from_iterable(known))
 
 
+@settings(deadline=None)
 @example("the  thing")
 @given(st.text(alphabet="aeghint Zé\n北", max_size=12))
 def test_text_is_split_as_sentencepiece_splits_it(text: str) -> None:
@@ -295,6 +296,7 @@ def test_the_real_stories15m_tells_stories(stories: tuple[Any, Text]) -> None:
         assert model(ids, labels=ids).loss.exp() < 4
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="▁"), min_size=1), min_size=1))
 def test_the_real_stories15m_gives_any_words_back(stories: tuple[Any, Text], drawn: list[str]) -> None:
     text = stories[1]

@@ -7,7 +7,7 @@ DEMO ?= demo
 export ANTIPHON_CACHE ?= $(HOME)/.cache/antiphon
 export TOKENIZERS_PARALLELISM = false
 BIN := .venv/bin
-DEMO_WEIGHTS := whisper-tiny silero-vad hifigan-universal smollm2-135m-instruct
+DEMO_WEIGHTS := whisper-tiny silero-vad hifigan-universal stories15m
 
 .PHONY: help demo test check lock clean
 help:  ## list what can be made

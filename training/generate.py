@@ -1,5 +1,7 @@
 """Sampling from a hybrid LM: a prompt of text, of real speech, or of both, and what the model makes of it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,17 +51,18 @@ class _Sampler:
         self.cache = DynamicCache(config=model.trunk.config)
         self.log_probs: list[torch.Tensor] = []
 
-    def draw(self, row: int, low: int, high: int) -> int:
-        """One id of a row, `low <= id < high`, for the position after the last column."""
+    def draw(self, row: int, allowed: np.ndarray) -> int:
+        """One id of a row for the position after the last column, among those that `allowed`, bool `[n_ids]`, marks."""
         if self.n_run < len(self.columns):
             self._run()
-        scores = self.log_probs[row][low:high]
+        ids = torch.from_numpy(np.flatnonzero(allowed))
+        scores = self.log_probs[row][ids]
         if self.sampling.temperature == 0:
-            return low + int(scores.argmax())
+            return int(ids[scores.argmax()])
         top_k = self.sampling.text_top_k if row == 0 else self.sampling.speech_top_k
         best = scores.topk(min(top_k or len(scores), len(scores)))
         shares = (best.values / self.sampling.temperature).softmax(-1)
-        return low + int(best.indices[torch.multinomial(shares, 1, generator=self.random)])
+        return int(ids[best.indices[torch.multinomial(shares, 1, generator=self.random)]])
 
     def _run(self) -> None:
         new = torch.from_numpy(np.stack(self.columns[self.n_run :]))[None].to(self.device)
@@ -92,11 +95,23 @@ def generate(
     example = Example(example.words + words, np.concatenate([example.starts_s, silent]), example.codes)
     prompt = layout.prompt(example, max_s)
     sampler = _Sampler(checkpoint.model, sampling or Sampling())
-    while (column := prompt.next(sampler.draw)) is not None:
-        sampler.columns.append(column)
+    with _one_thread():
+        while (column := prompt.next(sampler.draw)) is not None:
+            sampler.columns.append(column)
     inputs = np.stack(sampler.columns)
     said, codes = layout.undo(inputs)
     return Generation(checkpoint.text.decode(said), codes, inputs)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch on one thread: the products of a single position are too small to share, and threads that wait for each other spin."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _example(checkpoint: Checkpoint, prefix: dict[str, Any] | None) -> Example:

@@ -90,9 +90,9 @@ class HybridLM(nn.Module):
         for embedding, scale in ((self.text_special, 1.0), (self.speech, len(self._sizes) ** -0.5)):
             noise = torch.randn(embedding.weight.shape, generator=random)
             embedding.weight.copy_((mean + std * noise) * scale)
-        for head in (self.text_kind_head, self.speech_head):
-            head.weight.copy_(torch.randn(head.weight.shape, generator=random) * self.trunk.config.initializer_range)
-        self.text_kind_head.bias.zero_()
+        # Hidden states of trunks differ in size by orders; heads of zeros start from a uniform prediction on any of them.
+        for parameter in (*self.text_kind_head.parameters(), *self.speech_head.parameters()):
+            parameter.zero_()
 
     def embed(self, ids: Tensor) -> Tensor:
         """Ids `[B, S, R]` -> the sums of their embeddings, `[B, S, D]`."""

@@ -27,13 +27,22 @@ class Text:
             raise UserError(f"the tokenizer has {len(tokenizer)} tokens and the trunk embeds only {size}")
         self.tokenizer = tokenizer
         written = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-        starts_word = np.zeros(size, dtype=bool)
+        in_words, starts_word = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
+        in_words[: len(written)] = True
+        added = [i for i, token in tokenizer.added_tokens_decoder.items() if token.special]
+        in_words[[*tokenizer.all_special_ids, *added]] = False
         starts_word[: len(written)] = [token.startswith(_WORD_MARKS) for token in written]
-        self.vocabulary = Vocabulary(size, starts_word)
+        starts_word &= in_words
+        if not starts_word.any():
+            raise UserError(f"no token of this tokenizer begins with the space before a word ({' '.join(_WORD_MARKS)})")
+        self.vocabulary = Vocabulary(size, starts_word, in_words & ~starts_word)
+        # SentencePiece puts a space before every text by itself, and would write a given one as a token of its own.
+        begun = tokenizer.encode("a", add_special_tokens=False)
+        self._space = "" if starts_word[begun[:1]].any() else " "
         self._encode_word = functools.lru_cache(maxsize=100_000)(self._encode_word_uncached)
 
     def _encode_word_uncached(self, word: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer.encode(" " + word, add_special_tokens=False))
+        return tuple(self.tokenizer.encode(self._space + word, add_special_tokens=False))
 
     def encode(self, words: Iterable[str]) -> list[list[int]]:
         """Ids of each word, at least one a word."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import Tokenizer
@@ -21,7 +21,7 @@ from training.layouts.base import IGNORE, NOTHING
 from training.layouts.codec import text_frames
 
 STARTS, V = 12, 20
-VOCABULARY = Vocabulary(V, np.arange(V) < STARTS)
+VOCABULARY = Vocabulary(V, np.arange(V) < STARTS, (np.arange(V) >= STARTS) & (np.arange(V) < V - 1))
 TASTE_SIZES = (7, 5)
 
 
@@ -36,7 +36,7 @@ def codec(sizes: tuple[int, ...] = (50, 50), rate_hz: float = 12.5, **options: o
 
 
 words = st.lists(
-    st.tuples(st.integers(0, STARTS - 1), st.lists(st.integers(STARTS, V - 1), max_size=3)).map(
+    st.tuples(st.integers(0, STARTS - 1), st.lists(st.integers(STARTS, V - 2), max_size=3)).map(
         lambda w: [w[0], *w[1]]
     ),
     max_size=6,
@@ -88,11 +88,13 @@ def check_laws(layout: Layout, example: Example) -> None:
     assert laid.inputs[0, 0] == layout.rows[0].special("bos")
 
 
+@settings(deadline=None)
 @given(taste_examples(), st.booleans(), st.booleans())
 def test_taste_laws(example: Example, fill_forward: bool, learn_end: bool) -> None:
     check_laws(taste(fill_forward=fill_forward, learn_end=learn_end), example)
 
 
+@settings(deadline=None)
 @given(codec_examples(), codec_layouts())
 def test_codec_laws(example: Example, layout: CodecLayout) -> None:
     check_laws(layout, example)
@@ -218,3 +220,55 @@ def test_a_corpus_without_the_stream_is_refused_with_the_stage_to_run() -> None:
         make(TasteLayoutOptions(), VOCABULARY, {"codec": codec().card})
     with pytest.raises(ValueError, match="row abc has no taste_codes"):
         taste().example({"id": "abc", "taste_codes": None, "words": [], "duration_s": 1.0}, lambda words: [])
+
+
+def sample(layout: Layout, example: Example, seed: int) -> np.ndarray:
+    """Inputs `[S, R]` of a model that takes any allowed id, specials as often as tokens."""
+    random = np.random.default_rng(seed)
+
+    def draw(row: int, allowed: np.ndarray) -> int:
+        assert len(allowed) == layout.rows[row].n_ids
+        ids = np.flatnonzero(allowed)
+        special = ids[ids >= layout.rows[row].size]
+        return int(random.choice(special if len(special) and random.random() < 0.5 else ids))
+
+    prompt = layout.prompt(example, 2.0)
+    columns = []
+    while (column := prompt.next(draw)) is not None:
+        columns.append(column)
+    return np.stack(columns)
+
+
+@settings(deadline=None)
+@given(words, st.integers(0, 99))
+def test_what_codec_samples_is_what_it_could_lay_out(given_words: list[list[int]], seed: int) -> None:
+    """The prompt's words first and whole, then whole words, each where EPAD, another word or the start lets it begin."""
+    layout = codec((10, 10), prompt_max_gap_s=0.16)
+    prompt = Example(given_words, np.full(len(given_words), np.inf), layout.no_codes())
+    inputs = sample(layout, prompt, seed)
+    said, codes = layout.undo(inputs)
+    if len(said) <= len(given_words):  # the end of the time may cut the last one
+        assert [token for word in given_words for token in word][: sum(map(len, said))] == [t for w in said for t in w]
+    else:
+        assert said[: len(given_words)] == given_words
+    text = inputs[1 : 1 + codes.shape[1], 0]
+    assert V - 1 not in text  # it is in no word
+    tokens = np.flatnonzero(text < V)
+    begins = tokens[text[tokens] < STARTS]
+    laid, _ = layout.text_row(Example(said, (begins + 0.5) / layout.card.rate_hz, codes), len(text))
+    if len(text) and text[-1] == E:
+        text = text[:-1]  # announced, and then the time was up
+    np.testing.assert_array_equal(laid[: len(text)], text)
+
+
+@settings(deadline=None)
+@given(taste_examples(), st.integers(0, 99), st.booleans())
+def test_what_taste_samples_is_what_it_could_lay_out(example: Example, seed: int, learn_end: bool) -> None:
+    layout = taste(learn_end=learn_end)
+    inputs = sample(layout, example, seed)
+    said, codes = layout.undo(inputs)
+    assert said[: len(example.words)] == example.words
+    np.testing.assert_array_equal(codes[: len(example.codes)], example.codes)
+    assert all(word[0] < STARTS and V - 1 not in word for word in said)
+    laid = layout.apply(Example(said, np.zeros(len(said)), codes))
+    np.testing.assert_array_equal(laid.inputs, inputs)

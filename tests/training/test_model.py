@@ -30,13 +30,15 @@ def text(trunk: Path) -> Text:
 
 @pytest.fixture
 def build(trunk: Path, text: Text, write_corpus: Callable[..., Path]) -> Callable[..., tuple[HybridLM, Batch, Loader]]:
-    """A model, and a batch of four rows of a corpus in one packed sequence."""
+    """A model, its heads no longer zero, and a batch of four rows of a corpus in one packed sequence."""
 
     def make_one(layout_options: LayoutOptions, **options: object) -> tuple[HybridLM, Batch, Loader]:
         path = write_corpus(n_train=4, n_heldout=0)
         layout = make(layout_options, text.vocabulary, CARDS)
         loader = Loader([Corpus(path)], layout, text, TrainOptions(**options))
         model = HybridLM(load_trunk(trunk, 2), layout.rows, 0.5, 0.5)
+        for parameter in (*model.text_kind_head.parameters(), *model.speech_head.parameters()):
+            torch.nn.init.normal_(parameter, std=0.02, generator=torch.Generator().manual_seed(1))
         laid = list(loader._sequences(loader._shards, "train"))
         n = sum(len(s.inputs) for s in laid)
         return model, collate(pack(laid, n), n), loader
@@ -108,6 +110,21 @@ def test_added_embeddings_have_the_trunks_statistics(trunk: Path, text: Text) ->
     summed = model.embed(torch.tensor([[[-1, 4, 5, 6]]])).norm()
     assert float(summed) == pytest.approx(float(table.norm(dim=-1).mean()), rel=0.4)
     assert float(model.embed(torch.full((1, 1, 4), -1)).norm()) == 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("times", [1, 30])
+def test_what_is_added_predicts_uniformly_at_first(
+    build: Callable[..., tuple[HybridLM, Batch, Loader]], trunk: Path, times: int
+) -> None:
+    """However large the trunk's hidden states are."""
+    _, batch, loader = build(CodecLayoutOptions())
+    whole = load_trunk(trunk, 2)
+    whole.get_decoder().norm.weight *= times
+    means = HybridLM(whole, loader.layout.rows, 0.5, 0.5).loss(batch)[1].means()
+    assert means["pad"] == pytest.approx(math.log(5))
+    for row in loader.layout.rows[1:]:
+        assert means[row.name] == pytest.approx(math.log(row.n_ids))
 
 
 def test_layers_are_cut_from_the_end(trunk: Path) -> None:

@@ -24,8 +24,10 @@ NOTHING = -1
 IGNORE = -100
 """A label that is not learnt (torch's own default)."""
 
-Draw = Callable[[int, int, int], int]
-"""`draw(row, low, high)`: sample one id of a row, `low <= id < high`, from the model's prediction for the next position."""
+Draw = Callable[[int, np.ndarray], int]
+"""`draw(row, allowed)`: sample one id of a row from the model's prediction for the next position, among those that `allowed`,
+bool `[n_ids]`, marks. What a layout allows is what it could itself have laid out there.
+"""
 
 
 class Options(BaseModel):
@@ -59,13 +61,24 @@ class Row:
         """Id of a special. Raises ValueError where the row has no such one."""
         return self.size + self.specials.index(name)
 
+    def allow(self, tokens: bool | np.ndarray, *specials: str) -> np.ndarray:
+        """Bool `[n_ids]`: of the tokens all, none or those marked (bool `[size]`), and the specials of these names."""
+        allowed = np.zeros(self.n_ids, dtype=bool)
+        allowed[: self.size] = tokens
+        allowed[[self.special(name) for name in specials]] = True
+        return allowed
+
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a layout must know of the text ids: how many there are, and which of them begin a word (bool `[size]`)."""
+    """What a layout must know of the text ids: how many there are, and which of them begin a word or go on in one.
+
+    Both are bool `[size]`. Ids that do neither, such as a chat template's, are in no word and are never drawn.
+    """
 
     size: int
     starts_word: np.ndarray
+    continues_word: np.ndarray
 
     def split(self, ids: Iterable[int]) -> list[list[int]]:
         """Text ids, without specials, grouped into words."""

@@ -170,6 +170,8 @@ class CodecPrompt(Prompt):
         self.max_gap = round(layout.options.prompt_max_gap_s * layout.card.rate_hz)
         self.gap = 0
         self.position = 0
+        self.before = layout.rows[0].special("bos")
+        self.given_before = True
 
     def next(self, draw: Draw) -> np.ndarray | None:
         frame, layout = self.position - 1, self.layout
@@ -180,7 +182,7 @@ class CodecPrompt(Prompt):
         if frame < 0:
             ids[0] = layout.rows[0].special("bos")
             return ids
-        ids[0] = self._text(draw, frame)
+        ids[0] = self.before = self._text(draw, frame)
         if ids[0] == layout.rows[0].special("eos"):
             self.n_frames = frame
         for k, delay in enumerate(layout.delays):
@@ -188,7 +190,7 @@ class CodecPrompt(Prompt):
             if 0 <= at < self.given.shape[1]:
                 ids[1 + k] = self.given[k, at]
             elif 0 <= at < self.n_frames:
-                ids[1 + k] = draw(1 + k, 0, layout.rows[1 + k].size)
+                ids[1 + k] = draw(1 + k, layout.rows[1 + k].allow(True))
         return ids
 
     def _text(self, draw: Draw, frame: int) -> int:
@@ -198,9 +200,10 @@ class CodecPrompt(Prompt):
             return eos if frame == self.n_frames else NOTHING
         if self.text:
             return self.text.popleft()
+        chosen = draw(0, self._allowed())
+        self.given_before = bool(self.words)
         if not self.words:
-            return draw(0, 0, eos + 1)
-        chosen = draw(0, 0, epad + 1)
+            return chosen
         if chosen == pad and self.gap < self.max_gap:
             self.gap += 1
             return pad
@@ -209,3 +212,16 @@ class CodecPrompt(Prompt):
         self.gap = 0
         self.text.extend(self.words.popleft())
         return epad if announced else self.text.popleft()
+
+    def _allowed(self) -> np.ndarray:
+        """What `text_row` could put after `self.before`: a word begins at the start, after EPAD or right after another word."""
+        row, vocabulary = self.layout.rows[0], self.layout.vocabulary
+        end = () if self.words else ("eos",)
+        if self.before == row.special("epad"):
+            return row.allow(vocabulary.starts_word)
+        if self.before == row.special("pad"):
+            return row.allow(False, "pad", "epad", *end)
+        tokens = vocabulary.starts_word
+        if self.before < row.size and not self.given_before:
+            tokens = tokens | vocabulary.continues_word  # a given word is whole; one that the model says may go on
+        return row.allow(tokens, "pad", "epad", *end)

@@ -108,7 +108,7 @@ class TastePrompt(Prompt):
         self.text = deque(token for word in example.words for token in word)
         self.codes = deque(example.codes)
         self.max_words = max(max_words, len(example.words))
-        self.began = self.ended = False
+        self.began = self.ended = self.goes_on = False
         self.n_words = 0
         self.last = layout.pads[1:]
 
@@ -121,14 +121,24 @@ class TastePrompt(Prompt):
             self.began = True
             ids[0] = text_row.special("bos")
             return ids
-        token = self.text.popleft() if self.text else draw(0, 0, text_row.size + self.layout.options.learn_end)
+        given = bool(self.text)
+        token = self.text.popleft() if given else draw(0, self._allowed())
         starts = token >= text_row.size or self.n_words == 0 or bool(self.layout.vocabulary.starts_word[token])
         self.ended = token >= text_row.size or (starts and self.n_words == self.max_words)
         ids[0] = text_row.special("pad") if self.ended else token
         if starts and self.n_words > 0:
-            drawn = self.codes.popleft() if self.codes else [draw(r, 0, s.size) for r, s in enumerate(speech_rows, 1)]
-            self.last = np.asarray(drawn, dtype=np.int64)
+            if self.codes:
+                self.last = np.asarray(self.codes.popleft(), dtype=np.int64)
+            else:
+                self.last = np.array([draw(r, row.allow(True)) for r, row in enumerate(speech_rows, 1)], dtype=np.int64)
         self.n_words += starts and not self.ended
+        self.goes_on = not given
         if starts or self.layout.options.fill_forward:
             ids[1:] = self.last
         return ids
+
+    def _allowed(self) -> np.ndarray:
+        """The beginning of a word, or, in a word that the model says, any text token; and the end where it was learnt."""
+        vocabulary = self.layout.vocabulary
+        in_words = vocabulary.starts_word | (self.goes_on & vocabulary.continues_word)
+        return self.layout.rows[0].allow(in_words, *(("pad",) if self.layout.options.learn_end else ()))

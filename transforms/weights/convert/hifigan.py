@@ -26,8 +26,10 @@ def convert(fetched: Path, target: Path) -> None:
     Beside the model it holds mel.json, the spectrogram that the generator was trained on.
     """
     import torch
+    import transformers
     from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
+    transformers.utils.logging.disable_progress_bar()
     checkpoint = torch.load(fetched / "generator.pth.tar", map_location="cpu", weights_only=True)
     config = SpeechT5HifiGanConfig(
         model_in_dim=MEL["n_mels"],

@@ -25,9 +25,11 @@ _CONTROL_TOKEN = 3
 def convert(fetched: Path, target: Path) -> None:
     """`fetched` holds one `.gguf` file; `target` becomes a folder with the weights de-quantized to bfloat16."""
     import torch
+    import transformers
     from gguf import GGUFReader, dequantize
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    transformers.utils.logging.disable_progress_bar()
     (path,) = fetched.glob("*.gguf")
     reader = GGUFReader(path)
 

@@ -1,13 +1,13 @@
 """One file of ten hours within 2 GB of memory; a hundred thousand files of a second planned within a minute.
 
     python -m benchmarks.long_and_many many  [--files 100000]
-    python -m benchmarks.long_and_many long  [--hours 10]   [--set segment.backend=silero ...]
+    python -m benchmarks.long_and_many long  [--hours 10]   [--set segment.backend=none ...]
 
 Real speech of ../shared/data, repeated. The files are written to a temporary folder (some GB) and deleted afterwards. Memory is
 the sum over the command's processes of their peak resident sizes (VmHWM), which is no less than their peak together.
 
-`long` sends all hours from plan to commit through decode, segment and the given text (`antiphon prepare`'s own function, with
-the first three of its stages, in a process of its own), and then the first `--full-minutes` of the same file through
+`long` sends all hours from plan to commit through decode and segment (`antiphon prepare`'s own function, with the first two of
+its stages, in a process of its own: every utterance's audio is written, without a text), and then the first `--full-minutes` of the same file through
 `antiphon prepare` with all its default stages, as a person would.
 """
 
@@ -154,9 +154,9 @@ _FIRST_STAGES = """
 import sys
 from pipeline.config import load
 from pipeline.prepare import plan_of, prepare, stages_of
-settings = load(sys.argv[1], ["transcribe.backend=given", *sys.argv[3:]])
-stages = stages_of(settings)[:3]
-assert [stage.name for stage in stages] == ["decode", "segment", "transcribe"]
+settings = load(sys.argv[1], sys.argv[3:])
+stages = stages_of(settings)[:2]
+assert [stage.name for stage in stages] == ["decode", "segment"]
 prepare(settings, plan_of(settings), stages, sys.argv[2])
 """
 
@@ -169,12 +169,12 @@ def long(scratch: Path, hours: float, full_minutes: float, assignments: list[str
     first = [sys.executable, "-c", _FIRST_STAGES, str(config), str(out), *assignments]
     rows = []
     for what, seconds, command in [
-        (" ".join(["decode, segment, given text, commit", *assignments]), hours * 3600, first),
+        (" ".join(["decode, segment, commit", *assignments]), hours * 3600, first),
         ("all default stages", full_minutes * 60, antiphon("prepare", config, "--out", str(out), *sets)),
     ]:
         if not seconds:
             continue
-        manifest.write_text(json.dumps({"audio": str(path), "duration": seconds, "text": "given", "language": "en"}))
+        manifest.write_text(json.dumps({"audio": str(path), "duration": seconds}))
         measured = watch(command)
         commits = list(Store(str(out)).commits().values())
         seconds_in = sum(c.seconds_in for c in commits)

@@ -7,8 +7,8 @@ Real speech of ../shared/data, repeated. The files are written to a temporary fo
 the sum over the command's processes of their peak resident sizes (VmHWM), which is no less than their peak together.
 
 `long` sends all hours from plan to commit through decode and segment (`antiphon prepare`'s own function, with the first two of
-its stages, in a process of its own: every utterance's audio is written, without a text), and then the first `--full-minutes` of the same file through
-`antiphon prepare` with all its default stages, as a person would.
+its stages, in a process of its own: every utterance's audio is written, without a text), and then the first `--full-minutes` of
+the same file through `antiphon prepare` with all its default stages, as a person would.
 """
 
 import argparse

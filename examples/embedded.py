@@ -1,10 +1,10 @@
-"""How the tokenizers in `transforms/embedded` were fitted: a manifest, a corpus, three fits.
+"""How what lies in `transforms/embedded` is fitted: a manifest, a corpus, four fits.
 
-python -m examples.embedded [--work FOLDER] [units] [codec] [taste]
+python -m examples.embedded [--work FOLDER] [units] [codec] [taste] [align]
 
 Data: speechocean762's training set (2,500 sentences, 2.9 h, 125 speakers; CC BY 4.0), in the folder beside the project. On two
 cores without a GPU: some minutes for the corpus and the units, and on one core each a quarter of an hour for the codec and half
-an hour for TASTE.
+an hour for TASTE and for the aligner's phone classifier.
 """
 
 import argparse
@@ -16,6 +16,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SPEECH = ROOT.parent / "shared" / "data" / "speechocean762-train.jsonl"
 EMBEDDED = ROOT / "transforms" / "embedded"
+FILES = {
+    "units": "antiphon-units.safetensors",
+    "codec": "antiphon-codec.safetensors",
+    "taste": "antiphon-taste.safetensors",
+    "align": "antiphon-phones.safetensors",
+}
 DATA = "speechocean762 train: 2,500 sentences, 2.9 h, 125 speakers (CC BY 4.0)"
 
 
@@ -42,7 +48,7 @@ def antiphon(*arguments: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("embedded"), help="takes the corpus (default ./embedded)")
-    parser.add_argument("what", nargs="*", choices=["units", "codec", "taste", []], help="all three without one")
+    parser.add_argument("what", nargs="*", choices=[*FILES, []], help="all of them without one")
     args = parser.parse_args()
     work = args.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
@@ -50,15 +56,15 @@ def main() -> None:
     settings = work / "config.yaml"
     settings.write_text(
         f"sources: [{json.dumps(str(work / 'manifest.jsonl'))}]\n"
-        "segment: {backend: none, min_s: 0.5}\ntranscribe: {backend: given}\n"
+        "segment: {backend: none, min_s: 0.5}\ntranscribe: {backend: given}\nalign: {backend: gmm}\n"
         # Learners' accents pull the alignment's score down, and the fits need no times.
         "filter: {min_align_score: null}\ncodec: null\ntaste: null\n"
     )
     corpus = str(work / "corpus")
-    for what in args.what or ["units", "codec", "taste"]:
+    for what in args.what or FILES:
         # Prepared again before each fit: TASTE needs the units that were just fitted, and resuming costs nothing.
         antiphon("prepare", str(settings), "--out", corpus, *(["--set", "units=null"] if what == "units" else []))
-        out = EMBEDDED if what == "taste" else EMBEDDED / f"antiphon-{what}.safetensors"
+        out = EMBEDDED if what == "taste" else EMBEDDED / FILES[what]
         antiphon("fit", what, corpus, "--out", str(out), "--set", f"data={json.dumps(DATA)}")
 
 

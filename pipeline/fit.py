@@ -26,7 +26,7 @@ def run_fit(
     assignments: Sequence[str],
     say: Say = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> int:
-    """Fit `what` (units, codec or taste) on a corpus and write it to `out`. Returns the exit code.
+    """Fit `what` (units, codec, taste or align) on a corpus and write it to `out`. Returns the exit code.
 
     Raises UserError: no corpus there, options that do not exist, too little data, a corpus without what the fit needs.
     """
@@ -81,6 +81,10 @@ def _fit(what: str) -> tuple[type[Options], Callable[..., Any]]:
         from transforms.codec.fit import FitCodecOptions, fit_codec
 
         return FitCodecOptions, fit_codec
+    if what == "align":
+        from transforms.align.fit import FitAlignOptions, fit_align
+
+        return FitAlignOptions, fit_align
     from transforms.taste.fit import fit_taste
     from transforms.taste.options import FitTasteOptions
 

@@ -11,6 +11,7 @@ from pipeline.config import load
 from pipeline.fit import utterances
 from pipeline.inspect import read_rows
 from pipeline.prepare import plan_of, prepare, stages_of
+from schemas import Block, Utterance
 from tests.conftest import Clip
 
 
@@ -71,6 +72,20 @@ def test_a_codec_and_a_taste_tokenizer_are_written(corpus: Path, tmp_path: Path)
 
     card = read_card(tmp_path / "taste" / "antiphon-taste.safetensors")
     assert card["data"].startswith("6 utterances, 0.0")
+
+
+def test_a_phone_classifier_is_written_and_aligns(corpus: Path, tmp_path: Path, speech: list[Clip]) -> None:
+    out = tmp_path / "phones.safetensors"
+    sets = ["--set", "epochs=1", "--set", "heldout_every=3", "--set", "width=32"]
+    assert main(["fit", "align", str(corpus), "--out", str(out), *sets]) == 0
+    from transforms.align.stage import Align, AlignOptions
+
+    stage = Align(AlignOptions(backend="phones", model=str(out)))
+    stage.setup()
+    clip = speech[2]
+    said = Utterance("a", -1, 0, len(clip.samples), clip.samples, 16000, text=clip.text.lower(), language="en")
+    stage(Block(0, 16000, utterances=[said]))
+    assert [w.text for w in said.words] == clip.text.lower().split()
 
 
 @pytest.mark.parametrize(

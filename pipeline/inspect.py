@@ -17,7 +17,10 @@ def read_rows(corpus: str, folder: str = "data") -> Iterator[dict[str, Any]]:
     """
     store = Store(corpus)
     found = False
-    for commit in store.commits().values():
+    commits = store.commits().values()
+    if not commits:
+        raise UserError(f"{corpus}: no corpus here (there is no commit record)")
+    for commit in commits:
         for name in commit.files:
             if name.startswith(f"{folder}/"):
                 found = True

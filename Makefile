@@ -9,6 +9,9 @@ export TOKENIZERS_PARALLELISM = false
 BIN := .venv/bin
 DEMO_WEIGHTS := whisper-tiny silero-vad hifigan-universal stories15m
 
+# What the tests load. Where one cannot be fetched, the tests that need it are skipped, and say so.
+TEST_WEIGHTS := $(DEMO_WEIGHTS) smollm2-135m-instruct kokoro-82m
+
 .PHONY: help demo test check lock clean
 help:  ## list what can be made
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -27,7 +30,8 @@ demo: .venv/core  ## set up, fetch weights, prepare real speech, train, speak: a
 	@echo "checkpoint:  $(DEMO)/model"
 	@echo "spoken wav:  $(DEMO)/spoken.wav"
 
-test: .venv/dev  ## run the tests
+test: .venv/dev  ## fetch weights, and run the tests
+	-$(BIN)/antiphon pull $(TEST_WEIGHTS)
 	$(BIN)/python -m pytest
 
 check: .venv/dev  ## lint, format and types

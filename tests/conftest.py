@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,27 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if (SHARED / "models").is_dir():
     os.environ.setdefault("ANTIPHON_MODELS", str(SHARED / "models"))
+
+
+def _skipping_without_weights() -> Iterator[None]:
+    from transforms.weights import MissingWeights
+
+    try:
+        return (yield)
+    except MissingWeights as error:
+        pytest.skip(str(error))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """A fixture that needs weights which are not on this machine skips its tests, and says which."""
+    return (yield from _skipping_without_weights())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """A test that needs weights which are not on this machine is skipped, and says which."""
+    return (yield from _skipping_without_weights())
 
 
 @dataclass

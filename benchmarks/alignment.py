@@ -102,7 +102,7 @@ def in_child(log_probs: np.ndarray, targets: np.ndarray) -> np.ndarray | None:
         done = subprocess.run([sys.executable, "-c", code], input=given.getvalue(), capture_output=True, timeout=20)
     except subprocess.TimeoutExpired:
         return None
-    return np.load(io.BytesIO(done.stdout, allow_pickle=False)) if done.returncode == 0 else None
+    return np.load(io.BytesIO(done.stdout), allow_pickle=False) if done.returncode == 0 else None
 
 
 def row(name: str, give: Given, found: Sequence[Clip], heard: Sequence[np.ndarray], texts: Sequence[str]) -> list[str]:

@@ -59,11 +59,26 @@ FIELDS: dict[str, Field] = {
     "asr_no_speech_prob": Field(pa.float32(), "probability of no speech", True),
     "asr_compression_ratio": Field(pa.float32(), "length of the text over its zlib length", True),
     "asr_temperature": Field(pa.float32(), "sampling temperature that gave the text", True),
+    "asr_language_prob": Field(
+        pa.float32(), "probability of the language, where the recogniser found it out itself", True
+    ),
+    "text_language_share": Field(
+        pa.float32(), "share of the recording's speech in this block that is in the row's language, 0..1", True
+    ),
+    "text_repeat_share": Field(pa.float32(), "share of the text that it says a second time or more often, 0..1", True),
+    "text_loops": Field(pa.int32(), "how often it says the same in a row, at most; 1 where it never does", True),
+    "text_chars_per_s": Field(
+        pa.float32(),
+        "letters a second of speech (of the whole, without a VAD); one of Chinese or Korean counts as 3",
+        True,
+    ),
     "words": Field(
         pa.list_(_WORD),
         "[W] written words: s from the start of the utterance, score 0..1, how = ctc|gmm|wildcard|interpolated|given",
     ),
     "align_score": Field(pa.float32(), "mean score of the words, 0..1", True),
+    "align_low_share": Field(pa.float32(), "share of the words whose score is under `filter.low_score`, 0..1", True),
+    "align_gap_s": Field(pa.float32(), "s of the longest stretch of the utterance in which no word lies", True),
     "units": Field(_TOKENS, "[U] SSL units without repeats"),
     "unit_run_lengths": Field(_TOKENS, "[U] frames that each unit lasts; they sum to the frame count"),
     "codec_codes": Field(pa.list_(_TOKENS), "[K, T] codec codes, codebook by codebook, undelayed"),
@@ -75,6 +90,7 @@ FIELDS: dict[str, Field] = {
     "quality_clipped_share": Field(pa.float32(), "share of samples at full scale", True),
     "quality_rms_db": Field(pa.float32(), "dB relative to full scale", True),
     "quality_bandwidth_hz": Field(pa.float32(), "Hz under which 99 % of the energy lies", True),
+    "quality_voiced_s": Field(pa.float32(), "s in which the VAD heard speech", True),
     "quality_chars_per_s": Field(pa.float32(), "letters of the transcript a second", True),
     "dialogue_id": Field(pa.string(), "conversation, empty outside one", True),
     "turn": Field(pa.int32(), "0-based turn in the conversation, -1 outside one", True),

@@ -1,10 +1,12 @@
 """Which utterances stay: thresholds on what the stages before have measured, each with its own reason."""
 
+from collections import defaultdict
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from schemas import Block, Reason, Utterance
+from transforms import textstats
 from transforms.options import Options
 from transforms.stage import Stage
 
@@ -21,15 +23,29 @@ class FilterOptions(Options):
     min_align_score: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] | None = "auto"
     """Mean score of the aligned words. Aligners score differently: "auto" is 0.3 for English under align.backend joint and phones,
     and 0.1 for the others and for other languages."""
-    max_chars_per_s: float | None = Field(35.0, gt=0)
-    """Letters a second: more words than the audio can hold were not said in it."""
+    low_score: float = Field(0.1, ge=0, le=1)
+    """A word whose score is under this counts for `max_low_share`."""
+    max_low_share: float | None = Field(0.34, ge=0, le=1)
+    """Share of the words with a low score: a part of the text that is not in the audio, however well the rest fits."""
+    max_align_gap_s: float | None = Field(3.0, gt=0)
+    """Longest stretch of an utterance without a word. Only where a VAD cut it: that leaves no pause longer than
+    `segment.max_gap_s` inside."""
+    max_repeat_share: float | None = Field(0.45, ge=0, le=1)
+    """Share of the text that it says a second time or more often (by three words; six characters in scripts without spaces)."""
+    max_loops: int | None = Field(4, ge=1)
+    """How often a text may say the same in a row."""
+    max_chars_per_s: float | None = Field(25.0, gt=0)
+    """Letters a second of speech (a Chinese or Korean one counts as 3, a Japanese syllable as 2): more words than the audio can
+    hold were not said in it. Without a VAD, of the whole utterance."""
+    min_language_prob: float | None = Field(0.5, ge=0, le=1)
+    """Probability of the language, where less than half of the recording's speech (within the block) is in it."""
 
 
 class Filter(Stage):
-    """Rejects what fails a threshold, and whatever has no word."""
+    """Sets the columns of the text's and the alignment's statistics; rejects what fails a threshold, and whatever has no word."""
 
     name = "filter"
-    version = 2
+    version = 3
 
     def __init__(self, options: FilterOptions, aligner: str) -> None:
         """`aligner`: the `align.backend` that gave the scores."""
@@ -42,6 +58,7 @@ class Filter(Stage):
 
     def __call__(self, block: Block) -> Block:
         kept = []
+        add_statistics(block.utterances, self._options)
         for utterance in block.utterances:
             verdict = judge(utterance, self._options, self._aligner)
             if verdict is None:
@@ -63,19 +80,53 @@ def least_align_score(options: FilterOptions, aligner: str, language: str) -> fl
     return 0.3 if aligner in ("joint", "phones") and language == "en" else 0.1
 
 
+def add_statistics(utterances: list[Utterance], options: FilterOptions) -> None:
+    """Set the `text_*` and `align_*` columns of `transforms.textstats` on every utterance that has words."""
+    spoken: dict[str, list[tuple[str, float]]] = defaultdict(list)
+    for u in utterances:
+        if u.words:
+            spoken[u.source].append((u.language, _voiced_s(u)))
+    shares = {source: textstats.language_shares(found) for source, found in spoken.items()}
+    for u in utterances:
+        if not u.words:
+            continue
+        u.columns |= {
+            "text_language_share": shares[u.source][u.language],
+            "text_repeat_share": textstats.repeat_share(u.text),
+            "text_loops": textstats.loops(u.text),
+            "text_chars_per_s": textstats.letters(u.text) / _voiced_s(u),
+            "align_low_share": textstats.low_share(u.words, options.low_score),
+            "align_gap_s": textstats.longest_gap_s(u.words, u.duration_s),
+        }
+
+
+def _voiced_s(utterance: Utterance) -> float:
+    """Seconds of speech; the whole length where no VAD ran. Not under 0.1 s, so that it divides."""
+    return max(0.1, float(utterance.columns.get("quality_voiced_s", utterance.duration_s)))
+
+
 def judge(utterance: Utterance, options: FilterOptions, aligner: str) -> tuple[Reason, str] | None:
     """Why an utterance is rejected and the numbers behind it, or None where it stays."""
     if not utterance.words:
         return Reason.NO_TEXT, "no word was recognised"
+    columns = utterance.columns
+    # A pause may be as long as it likes where no VAD has cut, and nobody is surprised by the recording's main language.
+    longest_gap_s = options.max_align_gap_s if "quality_voiced_s" in columns else None
+    stands_out = float(columns.get("text_language_share", 1.0)) < 0.5
     limits = [
+        (Reason.REPEATS, "text_repeat_share", options.max_repeat_share, True),
+        (Reason.REPEATS, "text_loops", options.max_loops, True),
+        (Reason.OTHER_LANGUAGE, "asr_language_prob", options.min_language_prob if stands_out else None, False),
         (Reason.UNSURE, "asr_avg_logprob", options.min_avg_logprob, False),
         (Reason.UNSURE, "asr_no_speech_prob", options.max_no_speech_prob, True),
         (Reason.UNSURE, "asr_compression_ratio", options.max_compression_ratio, True),
+        (Reason.TOO_FAST, "text_chars_per_s", options.max_chars_per_s, True),
         (Reason.UNALIGNED, "align_score", least_align_score(options, aligner, utterance.language), False),
-        (Reason.TOO_FAST, "quality_chars_per_s", options.max_chars_per_s, True),
+        (Reason.UNALIGNED, "align_low_share", options.max_low_share, True),
+        (Reason.UNCOVERED, "align_gap_s", longest_gap_s, True),
     ]
     for reason, column, limit, is_maximum in limits:
-        value = utterance.columns.get(column)
+        value = columns.get(column)
         if limit is None or value is None:
             continue
         if (float(value) > limit) if is_maximum else (float(value) < limit):

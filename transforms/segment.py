@@ -44,10 +44,11 @@ class Span(NamedTuple):
 
 
 class Segment(Stage):
-    """Turns each piece's samples into utterances; the rest is rejected as no_speech, too_short or silent."""
+    """Turns each piece's samples into utterances, with their seconds of speech; the rest is rejected as no_speech, too_short or
+    silent."""
 
     name = "segment"
-    version = 2
+    version = 3
 
     def __init__(self, options: SegmentOptions, *, texts_given: bool = False) -> None:
         """`texts_given`: the manifest's texts become transcripts, so a piece with one stays whole."""
@@ -85,6 +86,7 @@ class Segment(Stage):
         if loudest_db < options.silence_db:
             detail = f"loudest 32 ms at {loudest_db:.1f} dB, under {options.silence_db:.1f} dB"
             return reject(0, len(samples), Reason.SILENT, detail)
+        speech: list[Span] | None = None
         if self._texts_given and piece.given.get("text"):
             # Which words of the text a part of it would hold, nobody knows.
             seconds = max(len(samples) / rate_hz, float(piece.given.get(TEXT_S) or 0.0))
@@ -93,9 +95,8 @@ class Segment(Stage):
                 return reject(0, len(samples), Reason.TOO_LONG, detail)
             utterances = [Span(0, len(samples))]
         elif options.backend == "none":
-            speech = [Span(0, len(samples))]
             quiet = framewise_energy(samples, rate_hz)
-            utterances = shorten(speech, quiet, rate_hz, options.max_s)
+            utterances = shorten([Span(0, len(samples))], quiet, rate_hz, options.max_s)
         else:
             from transforms.vad import HOP_S
 
@@ -112,7 +113,10 @@ class Segment(Stage):
             if seconds < options.min_s:
                 reject(*span, Reason.TOO_SHORT, f"{seconds:.2f} s, under {options.min_s:.2f} s")
             else:
-                block.utterances.append(_utterance(piece, channel, span, samples, rate_hz))
+                made = _utterance(piece, channel, span, samples, rate_hz)
+                if speech is not None:
+                    made.columns["quality_voiced_s"] = overlap(span, speech) / rate_hz
+                block.utterances.append(made)
         return reject(at, len(samples), Reason.NO_SPEECH)
 
 
@@ -137,6 +141,11 @@ def _utterance(piece: Piece, channel: int, span: Span, samples: np.ndarray, rate
         made.columns["turn"] = int(given["turn"])
     made.columns["group_id"] = str(given.get("group_id") or piece.source)
     return made
+
+
+def overlap(span: Span, others: Sequence[Span]) -> int:
+    """Samples of `span` that lie in one of `others`, which do not overlap each other."""
+    return sum(max(0, min(span.end, other.end) - max(span.start, other.start)) for other in others)
 
 
 def loudest(samples: np.ndarray, rate_hz: int) -> float:

@@ -54,7 +54,10 @@ def test_a_telephone_band_shows(speech: list[Clip]) -> None:
         ("asr_no_speech_prob", 0.95, Reason.UNSURE),
         ("asr_compression_ratio", 3.0, Reason.UNSURE),
         ("align_score", 0.01, Reason.UNALIGNED),
-        ("quality_chars_per_s", 60.0, Reason.TOO_FAST),
+        ("text_chars_per_s", 60.0, Reason.TOO_FAST),
+        ("text_repeat_share", 0.75, Reason.REPEATS),
+        ("text_loops", 9, Reason.REPEATS),
+        ("align_low_share", 0.75, Reason.UNALIGNED),
     ],
 )
 def test_each_threshold_has_its_reason_and_says_both_numbers(column: str, value: float, reason: Reason) -> None:

@@ -59,6 +59,8 @@ class Transcript:
     no_speech_prob: float | None = None
     compression_ratio: float | None = None
     temperature: float | None = None
+    language_prob: float | None = None
+    """Of `language`, where the recogniser found it out itself."""
 
 
 class Recogniser(Protocol):
@@ -75,6 +77,7 @@ class Transcribe(Stage):
     """Sets `text`, `language` and the `asr_*` columns. An utterance without a word keeps an empty text, for `filter` to reject."""
 
     name = "transcribe"
+    version = 2
 
     def __init__(self, options: TranscribeOptions) -> None:
         super().__init__(options)
@@ -120,7 +123,7 @@ class Transcribe(Stage):
         utterance.text = " ".join(transcript.text.split())
         utterance.language = transcript.language
         utterance.columns["asr_model"] = self._recogniser.name
-        for name in ("avg_logprob", "no_speech_prob", "compression_ratio", "temperature"):
+        for name in ("avg_logprob", "no_speech_prob", "compression_ratio", "temperature", "language_prob"):
             value = getattr(transcript, name)
             if value is not None:
                 utterance.columns[f"asr_{name}"] = float(value)

@@ -31,6 +31,7 @@ class WhisperRecogniser:
         if longest > 30 * RATE_HZ:
             raise ValueError(f"an utterance of {longest / RATE_HZ:.2f} s; Whisper reads at most 30 s (segment.max_s)")
         features = self._model.encoder(torch.stack([self._mel(samples) for samples in batch]))
+        sure: dict[int, float] = {}
         if self._model.is_multilingual:
             unknown = [i for i, language in enumerate(languages) if language is None]
             spoken = list(languages)
@@ -38,6 +39,7 @@ class WhisperRecogniser:
                 _, found = detect_language(self._model, features[unknown])
                 for i, probabilities in zip(unknown, found, strict=True):
                     spoken[i] = max(probabilities, key=probabilities.__getitem__)
+                    sure[i] = probabilities[spoken[i]]
         else:
             spoken = ["en"] * len(batch)
         # One call decodes one language: group them.
@@ -47,7 +49,7 @@ class WhisperRecogniser:
         transcripts: dict[int, Transcript] = {}
         for language, members in sorted(groups.items()):
             for i, result in zip(members, self._decode(features[members], language, seed), strict=True):
-                transcripts[i] = self._transcript(result, language)
+                transcripts[i] = self._transcript(result, language, sure.get(i))
         return [transcripts[i] for i in range(len(batch))]
 
     def _mel(self, samples: np.ndarray) -> torch.Tensor:
@@ -89,7 +91,7 @@ class WhisperRecogniser:
         unsure = result.avg_logprob < self._options.logprob_threshold
         return unsure and result.no_speech_prob > self._options.no_speech_threshold
 
-    def _transcript(self, result: DecodingResult, language: str) -> Transcript:
+    def _transcript(self, result: DecodingResult, language: str, language_prob: float | None) -> Transcript:
         return Transcript(
             "" if self._is_silence(result) else result.text,
             language,
@@ -97,4 +99,5 @@ class WhisperRecogniser:
             result.no_speech_prob,
             result.compression_ratio,
             result.temperature,
+            language_prob,
         )

@@ -23,10 +23,11 @@ class FilterOptions(Options):
     min_align_score: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] | None = "auto"
     """Mean score of the aligned words. Aligners score differently: "auto" is 0.3 for English under align.backend joint and phones,
     and 0.1 for the others and for other languages."""
-    low_score: float = Field(0.1, ge=0, le=1)
+    low_score: float = Field(0.05, ge=0, le=1)
     """A word whose score is under this counts for `max_low_share`."""
-    max_low_share: float | None = Field(0.34, ge=0, le=1)
-    """Share of the words with a low score: a part of the text that is not in the audio, however well the rest fits."""
+    max_low_share: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] | None = "auto"
+    """Share of the words with a low score: a part of the text is not in the audio, however well the rest fits. "auto" is 0.15 for
+    English under align.backend joint and phones, and off elsewhere, where no such floor has been measured."""
     max_align_gap_s: float | None = Field(3.0, gt=0)
     """Longest stretch of an utterance without a word. Only where a VAD cut it: that leaves no pause longer than
     `segment.max_gap_s` inside."""
@@ -77,7 +78,18 @@ def least_align_score(options: FilterOptions, aligner: str, language: str) -> fl
     """
     if options.min_align_score != "auto":
         return options.min_align_score
-    return 0.3 if aligner in ("joint", "phones") and language == "en" else 0.1
+    return 0.3 if _is_measured(aligner, language) else 0.1
+
+
+def most_low_share(options: FilterOptions, aligner: str, language: str) -> float | None:
+    """What `max_low_share` comes to for one utterance."""
+    if options.max_low_share != "auto":
+        return options.max_low_share
+    return 0.15 if _is_measured(aligner, language) else None
+
+
+def _is_measured(aligner: str, language: str) -> bool:
+    return aligner in ("joint", "phones") and language == "en"
 
 
 def add_statistics(utterances: list[Utterance], options: FilterOptions) -> None:
@@ -122,7 +134,7 @@ def judge(utterance: Utterance, options: FilterOptions, aligner: str) -> tuple[R
         (Reason.UNSURE, "asr_compression_ratio", options.max_compression_ratio, True),
         (Reason.TOO_FAST, "text_chars_per_s", options.max_chars_per_s, True),
         (Reason.UNALIGNED, "align_score", least_align_score(options, aligner, utterance.language), False),
-        (Reason.UNALIGNED, "align_low_share", options.max_low_share, True),
+        (Reason.UNALIGNED, "align_low_share", most_low_share(options, aligner, utterance.language), True),
         (Reason.UNCOVERED, "align_gap_s", longest_gap_s, True),
     ]
     for reason, column, limit, is_maximum in limits:

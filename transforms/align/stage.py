@@ -59,7 +59,7 @@ class Align(Stage):
     """Sets `words`, one for each white-space-separated word of `text`, and `align_score`, the mean of their scores."""
 
     name = "align"
-    version = 3
+    version = 4
 
     def __init__(self, options: AlignOptions) -> None:
         super().__init__(options)

@@ -8,8 +8,32 @@ from dataclasses import dataclass
 from schemas import Word
 from schemas.utterance import How
 
-_NUMBER = re.compile(r"([£$€])?(\d[\d,]*)(?:\.(\d+))?(%|st|nd|rd|th|s)?")
-_CURRENCY = {"£": ("pound", "pence"), "$": ("dollar", "cents"), "€": ("euro", "cents")}
+_NUMBER = re.compile(r"([£$€])?(\d[\d,]*)(?:\.(\d+))?(%|[£$€]|st|nd|rd|th|s)?")
+_CURRENCY = {"£": "pound", "$": "dollar", "€": "euro"}
+_ISO_4217 = {"£": "GBP", "$": "USD", "€": "EUR"}
+_CURRENCY_LANGUAGES = {"de", "es", "fi", "fr", "it", "nl", "ru", "uk"}
+"""Languages in which num2words names these currencies; in others it lacks them or says the local one for all."""
+_PERCENT = {
+    "cs": "procent",
+    "da": "procent",
+    "de": "prozent",
+    "en": "percent",
+    "es": "por ciento",
+    "fi": "prosenttia",
+    "fr": "pour cent",
+    "hu": "százalék",
+    "it": "per cento",
+    "nl": "procent",
+    "no": "prosent",
+    "pl": "procent",
+    "pt": "por cento",
+    "ro": "la sută",
+    "ru": "процентов",
+    "sv": "procent",
+    "uk": "відсотків",
+}
+_COMMA_IS_DECIMAL = re.compile(r"(?<![\d.,])(?:\d{1,3}(?:\.\d{3})+(?:,\d+)?|\d+,\d{1,2}|\d+,\d{4,})(?![\d.,])")
+"""How most of Europe writes a number: dots between thousands, a comma before the decimals."""
 _DIGITS_READ_ALOUD = {"ja", "zh", "yue", "ko"}
 """Languages whose numbers num2words writes in characters that say nothing of their sound; espeak-ng reads digits in them."""
 _MARKS = {"M", "Cf"}
@@ -36,7 +60,8 @@ def spoken(word: str, language: str = "en") -> list[str]:
     tokens: list[str] = []
     for part in re.split(r"[-‐‑‒–—/…_]+", word.lower().replace("’", "'").replace("‘", "'")):
         stripped = part.strip(" \"'“”.,;:!?()[]{}<>*«»")
-        number = _NUMBER.fullmatch(stripped)
+        plain = language == "en" or language in _DIGITS_READ_ALOUD
+        number = _NUMBER.fullmatch(stripped if plain else _COMMA_IS_DECIMAL.sub(_swap, stripped))
         if number:
             tokens += _say_number(*number.groups(), language=language)
             continue
@@ -48,6 +73,10 @@ def spoken(word: str, language: str = "en") -> list[str]:
             elif language == "en":
                 tokens.append(_SYMBOLS[piece])
     return tokens
+
+
+def _swap(number: re.Match[str]) -> str:
+    return number[0].replace(".", "").replace(",", ".")
 
 
 def pieces(text: str) -> list[str]:
@@ -82,6 +111,7 @@ def _say_number(sign: str | None, whole: str, decimals: str | None, suffix: str 
     if language in _DIGITS_READ_ALOUD:
         return [digits]
     english = language == "en"
+    sign = suffix if suffix in _CURRENCY else sign
     try:
         value = int(digits)
         if suffix in ("st", "nd", "rd", "th"):
@@ -90,19 +120,33 @@ def _say_number(sign: str | None, whole: str, decimals: str | None, suffix: str 
             text = num2words(value, to="year", lang=language)
         elif len(digits) > 15 or (len(digits) > 1 and digits[0] == "0"):
             text = " ".join(num2words(int(d), lang=language) for d in digits)
+        elif sign and language in _CURRENCY_LANGUAGES:
+            text = _money(value, sign, language)
         else:
             text = num2words(value, lang=language)
-        if sign and english:
-            text += f" {_CURRENCY[sign][0]}{'' if value == 1 else 's'}"
+        if sign:
+            text += f" {_CURRENCY[sign]}{'' if value == 1 else 's'}" if english else ""
             text += f" {num2words(int(decimals), lang=language)}" if decimals and int(decimals) else ""
         elif decimals:
             text += " point " if english else " "
             text += " ".join(num2words(int(d), lang=language) for d in decimals)
-        if suffix == "%" and english:
-            text += " percent"
+        if suffix == "%":
+            text += f" {_PERCENT.get(language, '')}"
     except (NotImplementedError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError):
         return [digits]  # a language, or a form of number in it, that num2words does not have
     return pieces(text.lower())
+
+
+def _money(value: int, sign: str, language: str) -> str:
+    """A whole amount with its currency; the number alone where num2words does not have that currency in the language."""
+    from num2words import num2words
+
+    try:
+        # A float: an integer would be cents. What follows the separator are cents.
+        text = num2words(float(value), to="currency", lang=language, currency=_ISO_4217[sign], separator=" |")
+    except NotImplementedError:
+        return str(num2words(value, lang=language))
+    return str(text).partition("|")[0]
 
 
 def tokens_of(words: Sequence[str], language: str = "en") -> tuple[list[str], list[int]]:

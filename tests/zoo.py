@@ -184,7 +184,9 @@ class _Zoo:
             seconds=2.0,
         )
         self.add("no_text", "no-text.flac", self.whole["flac"], line={"text": ""}, seconds=self.seconds)
-        self.add("too_fast", "too-much-text.flac", self.whole["flac"], line={"text": " ".join([TEXT] * 6)})
+        self.add("repeats", "loop.flac", self.whole["flac"], line={"text": " ".join([TEXT] * 6)})
+        much = f"{TEXT}, ask not what your country can do for you, ask what you can do for your country, and your neighbours"
+        self.add("too_fast", "too-much-text.flac", self.whole["flac"], line={"text": much})
         # An hour and a half of digital silence in 200 kB, behind a header that says one second.
         path = self.add("undeclared", "bomb.flac", seconds=5400.0)
         soundfile.write(path, np.zeros(5400 * 8000, np.int16), 8000)

@@ -83,6 +83,6 @@ def test_text_that_was_never_said_fails_the_run_and_silence_does_not_hide_it(
     assert run(source) == 1
     said = capsys.readouterr().err
     assert "100.0% of the speech was rejected, more than limits.max_rejected_share = 95.0%" in said
-    assert "too_fast: 2 times" in said
-    assert "quality_chars_per_s" in said
+    assert "repeats: 2 times" in said
+    assert "text_repeat_share" in said
     assert "no_speech" not in said

@@ -107,7 +107,7 @@ def test_fault_05_a_text_that_cannot_be_aligned_ends_in_a_row_or_a_reason(speech
         for word in utterance.words:
             assert -1e-6 <= word.start_s <= word.end_s <= utterance.duration_s + 1e-6
     reasons = {r.reason for r in block.rejections}
-    assert reasons <= {Reason.NO_TEXT, Reason.UNALIGNED, Reason.TOO_FAST}
+    assert reasons <= {Reason.NO_TEXT, Reason.UNALIGNED, Reason.TOO_FAST, Reason.REPEATS}
     assert reasons or block.utterances
 
 

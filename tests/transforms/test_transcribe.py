@@ -51,6 +51,7 @@ def test_whisper_reads_real_speech_and_keeps_its_doubts(found: Block, clips: lis
         assert -1.0 < float(utterance.columns["asr_avg_logprob"]) < 0.0
         assert 0.0 <= float(utterance.columns["asr_no_speech_prob"]) <= 1.0
         assert float(utterance.columns["asr_compression_ratio"]) < 2.4
+        assert 0.5 < float(utterance.columns["asr_language_prob"]) <= 1.0
 
 
 def test_the_same_block_gives_the_same_text(found: Block, clips: list[Clip]) -> None:

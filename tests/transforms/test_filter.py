@@ -88,12 +88,21 @@ def test_silence_does_not_make_room_for_words(segment: Segment, clips: list[Clip
     assert float(apart.columns["quality_voiced_s"]) == pytest.approx(float(joined.columns["quality_voiced_s"]), abs=0.3)
 
 
-def test_speech_that_nobody_wrote_down_is_uncovered(aligner: Align, segment: Segment, clips: list[Clip]) -> None:
-    """Two clips in one utterance with the text of the first alone."""
-    block = cut(segment, [np.concatenate([clips[2].samples, clips[3].samples])])
-    done = filtered(aligner, block, [clips[2].text.lower()])
-    assert not done.utterances
-    assert reasons(done) <= {Reason.UNCOVERED, Reason.UNALIGNED}
+def test_a_stretch_without_a_word_is_uncovered_where_a_vad_has_cut() -> None:
+    block = said_in(("a", "en", 0.9), ("b", "en", 0.9))
+    for u in block.utterances:
+        u.words = [Word("one", 0, 0.4, 0.9, "ctc"), Word("word", 1.9, 2.0, 0.9, "ctc")]
+    block.utterances[0].columns["quality_voiced_s"] = 1.9
+    done = Filter(FilterOptions(max_align_gap_s=1.4), "joint")(block)
+    assert [(r.source, r.reason) for r in done.rejections] == [("a", Reason.UNCOVERED)]
+    assert [u.source for u in done.utterances] == ["b"]
+
+
+def test_a_floor_for_single_words_is_set_where_it_was_measured() -> None:
+    for aligner, language, reasons_ in (("joint", "en", [Reason.UNALIGNED]), ("ctc", "en", []), ("joint", "de", [])):
+        block = said_in(("a", language, 0.9))
+        block.utterances[0].words[1].score = 0.01
+        assert [r.reason for r in Filter(FilterOptions(), aligner)(block).rejections] == reasons_
 
 
 def said_in(*languages: tuple[str, str, float | None]) -> Block:

@@ -78,7 +78,11 @@ FIELDS: dict[str, Field] = {
     ),
     "align_score": Field(pa.float32(), "mean score of the words, 0..1", True),
     "align_low_share": Field(pa.float32(), "share of the words whose score is under `filter.low_score`, 0..1", True),
-    "align_gap_s": Field(pa.float32(), "s of the longest stretch of the utterance in which no word lies", True),
+    "align_gap_s": Field(
+        pa.float32(),
+        "s of the longest stretch in which no word lies; a word fills 0.1 s a letter and 0.3 s at most",
+        True,
+    ),
     "units": Field(_TOKENS, "[U] SSL units without repeats"),
     "unit_run_lengths": Field(_TOKENS, "[U] frames that each unit lasts; they sum to the frame count"),
     "codec_codes": Field(pa.list_(_TOKENS), "[K, T] codec codes, codebook by codebook, undelayed"),

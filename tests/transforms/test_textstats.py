@@ -77,12 +77,17 @@ def test_the_longest_gap_is_what_the_words_leave(found: list[list[float]], rando
 
 
 def test_gaps_before_between_and_after_words() -> None:
-    words = [Word("a", 1.0, 2.0, 0.9, "ctc"), Word("b", 4.5, 5.0, 0.05, "ctc")]
+    words = [Word("somebody", 1.0, 2.0, 0.9, "ctc"), Word("went", 4.5, 5.0, 0.05, "ctc")]
     assert textstats.longest_gap_s(words, 6.0) == 2.5
     assert textstats.longest_gap_s(words, 9.0) == 4.0
     assert textstats.longest_gap_s([], 9.0) == 9.0
     assert textstats.low_share(words, 0.1) == 0.5
     assert textstats.low_share([], 0.1) == 0.0
+
+
+def test_a_word_stretched_over_seconds_hides_no_gap() -> None:
+    assert textstats.longest_gap_s([Word("a", 0.0, 6.0, 0.9, "ctc")], 6.0) == pytest.approx(5.6)
+    assert textstats.longest_gap_s([Word("1,234,567", 0.0, 3.0, 0.9, "ctc")], 3.0) == pytest.approx(0.0)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["en", "de", "zh"]), st.floats(0.1, 30)), max_size=9))

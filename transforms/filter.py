@@ -30,7 +30,7 @@ class FilterOptions(Options):
     English under align.backend joint and phones, and off elsewhere, where no such floor has been measured."""
     max_align_gap_s: float | None = Field(3.0, gt=0)
     """Longest stretch of an utterance without a word. Only where a VAD cut it: that leaves no pause longer than
-    `segment.max_gap_s` inside."""
+    `segment.max_gap_s` inside, so keep this a second above it."""
     max_repeat_share: float | None = Field(0.45, ge=0, le=1)
     """Share of the text that it says a second time or more often (by three words; six characters in scripts without spaces)."""
     max_loops: int | None = Field(4, ge=1)

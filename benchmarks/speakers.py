@@ -2,9 +2,12 @@
 
 python -m benchmarks.speakers [--threshold D] [--sweep]
 
-The clips are half minutes of AMI, whose reference turns overlap; overlap is scored. The grouping gives each moment one speaker, so
-what a second speaker says at the same time is always missed. pyannote.metrics counts: missed speech, false alarm and confusion,
-over the reference's speech, summed over all clips; `collar` is the seconds around a reference boundary that are left out, in all.
+First recordings joined from the clips of one to four readers of LibriSpeech test-other, with no overlap, on which the threshold was
+chosen; then the meetings.
+
+The meetings are half minutes of AMI, whose reference turns overlap; overlap is scored. The grouping gives each moment one speaker,
+so what a second speaker says at the same time is always missed. pyannote.metrics counts: missed speech, false alarm and confusion,
+over the reference's speech, summed over all clips; the collar is left out of it on each side of a reference boundary.
 """
 
 import argparse
@@ -18,7 +21,7 @@ import torch
 from pyannote.core import Annotation, Segment, Timeline
 from pyannote.metrics.diarization import DiarizationErrorRate
 
-from benchmarks.common import DATA, machine, table
+from benchmarks.common import DATA, clips, machine, table
 from transforms.segment import regions
 from transforms.speaker.clustering import Turn, cluster, spoken, turns
 from transforms.speaker.encoder import SpeakerEncoder, louder, starts
@@ -43,19 +46,45 @@ def annotation(spoken_turns: Sequence[tuple[float, float, object]]) -> Annotatio
     return made
 
 
-def parts(clip: str, vad: SileroVad, encoder: SpeakerEncoder, options: SpeakerOptions) -> tuple:
-    """Windows' starts and embeddings of one clip's speech, its speech by step, its length in seconds, and the time it took."""
-    samples, rate_hz = soundfile.read(DATA / "ami" / f"{clip}.flac", dtype="float32")
-    assert rate_hz == RATE_HZ, rate_hz
+def joined(count: int = 12) -> dict[str, tuple[np.ndarray, list[tuple[float, float, str]]]]:
+    """Name -> samples at 16 kHz and turns: each of one to four readers twice, 2 to 12 s a turn, straight after one another."""
+    by_reader = defaultdict(list)
+    for clip in clips("librispeech-test-other.jsonl"):
+        by_reader[clip.line["speaker"]].append(clip.samples)
+    random, made = np.random.default_rng(0), {}
+    for number in range(count):
+        readers = random.choice(sorted(by_reader), int(random.integers(1, 5)), replace=False)
+        samples, said, at = [], [], 0
+        for reader in (*random.permutation(readers), *random.permutation(readers)):
+            turn = by_reader[reader][int(random.integers(6))][: int(random.uniform(2, 12) * RATE_HZ)]
+            samples.append(turn)
+            said.append((at / RATE_HZ, (at + len(turn)) / RATE_HZ, str(reader)))
+            at += len(turn)
+        made[f"joined{number:02d}"] = (np.concatenate(samples), said)
+    return made
+
+
+def meetings() -> dict[str, tuple[np.ndarray, list[tuple[float, float, str]]]]:
+    """Clip -> samples at 16 kHz and turns."""
+    made = {}
+    for clip, said in sorted(references().items()):
+        samples, rate_hz = soundfile.read(DATA / "ami" / f"{clip}.flac", dtype="float32")
+        assert rate_hz == RATE_HZ, rate_hz
+        made[clip] = (samples, said)
+    return made
+
+
+def parts(samples: np.ndarray, vad: SileroVad, encoder: SpeakerEncoder, options: SpeakerOptions) -> tuple:
+    """Windows' starts and embeddings of a recording's speech, its speech by step, its length in seconds, and the time it took."""
     started = time.process_time()
     speech = np.zeros(-(-len(samples) // HOP), bool)
-    for span in regions(vad.probabilities(samples, rate_hz), 0.5, HOP, len(samples)):
+    for span in regions(vad.probabilities(samples, RATE_HZ), 0.5, HOP, len(samples)):
         speech[span.start // HOP : -(-span.end // HOP)] = True
     hop = round(options.hop_s * 100)
     first = np.array(starts(len(samples), hop))
     embeddings = encoder.windows([louder(samples)], hop)[0]
     kept = spoken(first, speech, HOP_S)
-    return first[kept], embeddings[kept], speech, len(samples) / rate_hz, time.process_time() - started
+    return first[kept], embeddings[kept], speech, len(samples) / RATE_HZ, time.process_time() - started
 
 
 def grouped(parts_: Mapping[str, tuple], threshold: float, least: int) -> dict[str, list[Turn]]:
@@ -68,8 +97,12 @@ def grouped(parts_: Mapping[str, tuple], threshold: float, least: int) -> dict[s
 def error_rate(
     reference: Mapping[str, Sequence], found: Mapping[str, Sequence], lengths: Mapping[str, float], collar: float
 ) -> dict[str, float]:
-    """Shares of the reference's speech over all clips: DER, missed, false alarm, confusion."""
-    metric = DiarizationErrorRate(collar=collar, skip_overlap=False)
+    """Shares of the reference's speech over all clips: DER, missed, false alarm, confusion.
+
+    Args:
+        collar: s on each side of a boundary, half of what pyannote.metrics calls so.
+    """
+    metric = DiarizationErrorRate(collar=2 * collar, skip_overlap=False)
     for clip, length_s in lengths.items():
         metric(annotation(reference[clip]), annotation(found[clip]), uem=Timeline([Segment(0, length_s)]))
     total = metric["total"]
@@ -84,46 +117,59 @@ def main() -> None:
     parser.add_argument(
         "--threshold", type=float, default=options.threshold, help="cosine distance; the stage's by default"
     )
-    parser.add_argument("--sweep", action="store_true", help="every threshold from 0.1 to 0.5 on the trn clips")
+    parser.add_argument("--sweep", action="store_true", help="DER for thresholds from 0.3 to 0.5")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    reference = references()
-    vad, encoder = SileroVad(locate("silero-vad").path), SpeakerEncoder(locate(options.model).path)
-    found = {clip: parts(clip, vad, encoder, options) for clip in sorted(reference)}
-    lengths = {clip: made[3] for clip, made in found.items()}
-    groups = {
-        "trn": {clip: s for clip, s in lengths.items() if clip.startswith("trn")},
-        "dev, tst": {clip: s for clip, s in lengths.items() if not clip.startswith("trn")},
-        "all": lengths,
-    }
     print(machine("torch", "scipy", "pyannote.metrics"))
-    print(f"{len(lengths)} clips of AMI, {sum(lengths.values()):.0f} s; ", end="")
-    print(f"{sum(lengths.values()) / sum(made[4] for made in found.values()):.0f} times real time on one thread\n")
+    vad, encoder = SileroVad(locate("silero-vad").path), SpeakerEncoder(locate(options.model).path)
+    for what, recordings in (("joined readers", joined()), ("AMI meetings", meetings())):
+        reference = {name: said for name, (_, said) in recordings.items()}
+        found = {name: parts(samples, vad, encoder, options) for name, (samples, _) in recordings.items()}
+        lengths = {name: made[3] for name, made in found.items()}
+        total_s, took_s = sum(lengths.values()), sum(made[4] for made in found.values())
+        print(
+            f"\n{what}: {len(lengths)}, {total_s:.0f} s; {total_s / took_s:.0f} times real time on one thread;", end=" "
+        )
+        print(f"{overlap(reference):.0%} of the reference is said while another one speaks\n")
+        for threshold in np.arange(0.3, 0.51, 0.02) if args.sweep else (args.threshold,):
+            made = grouped(found, float(threshold), options.least_windows)
+            if args.sweep:
+                print(f"{threshold:.2f}  {error_rate(reference, made, lengths, 0.0)['DER']:.1%}")
+            else:
+                show(reference, made, found, lengths)
+
+
+def overlap(reference: Mapping[str, Sequence]) -> float:
+    """Share of the reference's speech that a second speaker, or a third, says at the same time."""
+    all_s = sum(end - start for said in reference.values() for start, end, _ in said)
+    union_s = sum(annotation(said).get_timeline().support().duration() for said in reference.values())
+    return max(0.0, 1 - union_s / all_s)
+
+
+def show(
+    reference: Mapping[str, Sequence],
+    made: Mapping[str, Sequence],
+    found: Mapping[str, tuple],
+    lengths: Mapping[str, float],
+) -> None:
+    """Both tables of one set of recordings: over all of them, beside one speaker, and one by one."""
     one = {
-        clip: [(a, b, 0) for a, b, _ in turns(m[0], np.zeros(len(m[0]), int), m[2], HOP_S)] for clip, m in found.items()
+        name: [Turn(start_s, end_s, 0) for start_s, end_s, _ in turns(first, np.zeros(len(first), int), speech, HOP_S)]
+        for name, (first, _, speech, *_) in found.items()
     }
-    if args.sweep:
-        for threshold in np.arange(0.1, 0.51, 0.02):
-            row = []
-            for least in (1, 2, 3, 4, 5, 7):
-                made = grouped(found, float(threshold), least)
-                row.append(f"{error_rate(reference, made, groups['trn'], 0.0)['DER']:.1%}")
-            print(f"{threshold:.2f}", *row)
-        return
-    made = grouped(found, args.threshold, options.least_windows)
     rows = []
     for collar in (0.0, 0.25):
-        for clips, chosen in groups.items():
-            for name, said in (("grouped", made), ("one speaker", one)):
-                rates = error_rate(reference, said, chosen, collar)
-                rows.append([clips, collar, name, *(f"{rate:.1%}" for rate in rates.values())])
-    print(table(["clips", "collar s", "speakers", "DER", "missed", "false alarm", "confusion"], rows), "\n")
-    counts = [
-        [clip, len({who for *_, who in reference[clip]}), len({turn.speaker for turn in made[clip]}),
-         *(f"{error_rate(reference, said, {clip: s}, 0.0)['DER']:.1%}" for said in (made, one))]
-        for clip, s in lengths.items()
-    ]  # fmt: skip
-    print(table(["clip", "speakers", "found", "DER", "DER of one speaker"], counts))
+        for name, said in (("grouped", made), ("one speaker", one)):
+            rows.append(
+                [collar, name, *(f"{rate:.1%}" for rate in error_rate(reference, said, lengths, collar).values())]
+            )
+    print(table(["collar s", "speakers", "DER", "missed", "false alarm", "confusion"], rows), "\n")
+    rows = []
+    for name, length_s in lengths.items():
+        rates = [error_rate(reference, said, {name: length_s}, 0.0)["DER"] for said in (made, one)]
+        counts = [len({speaker for *_, speaker in said}) for said in (reference[name], made[name])]
+        rows.append([name, *counts, *(f"{rate:.1%}" for rate in rates)])
+    print(table(["recording", "speakers", "found", "DER", "DER of one speaker"], rows))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,9 @@ class Speaker(Stage):
     Windows are grouped over all utterances of one source in the Block, of every channel. A Block sees nothing of another one, so
     a name holds the second at which the Block's part of the source begins: the same person has other names in other Blocks, and
     two people never have the same. Embeddings of different Blocks can be compared.
+
+    A window has one speaker. Two who speak at once, and words much shorter than a window, are not told apart: `speaker_share` is
+    low where an utterance goes from one voice to another, and stays 1 where somebody only says "yeah" in between.
     """
 
     name = "speaker"

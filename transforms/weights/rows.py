@@ -204,7 +204,7 @@ _ROWS = (
         about="GE2E speaker encoder (Resemblyzer): a voice in 256 numbers, 16 kHz, 1.4 M parameters",
         licence="Apache-2.0",
         stored="resemblyzer.safetensors",
-        size_bytes=5_697_600,
+        size_bytes=5_695_632,
         sources=(
             (
                 PyPI(
@@ -237,6 +237,7 @@ _ROWS = (
                 "",
             ),
         ),
+        sha256="35881bf659505c1a689a438c180053bfbe2922e274cd0115a387fcf55d95d6bf",
     ),
     Model(
         name="kokoro-82m",

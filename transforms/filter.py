@@ -40,13 +40,23 @@ class FilterOptions(Options):
     hold were not said in it. Without a VAD, of the whole utterance."""
     min_language_prob: float | None = Field(0.5, ge=0, le=1)
     """Probability of the language, where less than half of the recording's speech (within the block) is in it."""
+    min_snr_db: float | None = None
+    """Signal-to-noise ratio."""
+    max_clipped_share: float | None = Field(None, ge=0, le=1)
+    """Share of the samples at full scale."""
+    min_bandwidth_hz: float | None = Field(None, ge=0)
+    """Hz under which 99 % of the energy lies."""
+    min_dnsmos: float | None = Field(None, ge=1, le=5)
+    """DNSMOS, overall; needs `measure.dnsmos`."""
+    min_speaker_share: float | None = Field(None, ge=0, le=1)
+    """Share of the utterance that its speaker holds; needs the `speaker` stage."""
 
 
 class Filter(Stage):
     """Sets the columns of the text's and the alignment's statistics; rejects what fails a threshold, and whatever has no word."""
 
     name = "filter"
-    version = 3
+    version = 4
 
     def __init__(self, options: FilterOptions, aligner: str) -> None:
         """`aligner`: the `align.backend` that gave the scores."""
@@ -136,6 +146,11 @@ def judge(utterance: Utterance, options: FilterOptions, aligner: str) -> tuple[R
         (Reason.UNALIGNED, "align_score", least_align_score(options, aligner, utterance.language), False),
         (Reason.UNALIGNED, "align_low_share", most_low_share(options, aligner, utterance.language), True),
         (Reason.UNCOVERED, "align_gap_s", longest_gap_s, True),
+        (Reason.POOR_SOUND, "quality_snr_db", options.min_snr_db, False),
+        (Reason.POOR_SOUND, "quality_clipped_share", options.max_clipped_share, True),
+        (Reason.POOR_SOUND, "quality_bandwidth_hz", options.min_bandwidth_hz, False),
+        (Reason.POOR_SOUND, "quality_dnsmos", options.min_dnsmos, False),
+        (Reason.MIXED_SPEAKERS, "speaker_share", options.min_speaker_share, False),
     ]
     for reason, column, limit, is_maximum in limits:
         value = columns.get(column)

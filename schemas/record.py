@@ -59,6 +59,8 @@ FIELDS: dict[str, Field] = {
     "asr_no_speech_prob": Field(pa.float32(), "probability of no speech", True),
     "asr_compression_ratio": Field(pa.float32(), "length of the text over its zlib length", True),
     "asr_temperature": Field(pa.float32(), "sampling temperature that gave the text", True),
+    "asr_text_2": Field(pa.string(), "what a second recogniser heard; empty where there is none", True),
+    "asr_agreement": Field(pa.float32(), "1 - word error rate between both texts' normal forms, 0..1", True),
     "words": Field(
         pa.list_(_WORD),
         "[W] written words: s from the start of the utterance, score 0..1, how = ctc|gmm|wildcard|interpolated|given",

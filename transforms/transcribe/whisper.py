@@ -60,7 +60,10 @@ class WhisperRecogniser:
             devices = [features.device] if features.is_cuda else []
             with torch.random.fork_rng(devices=devices):
                 torch.manual_seed(seed + round(1000 * temperature))
-                decoded = self._model.decode(features[members], options)
+                # With beams, `decode` takes encoder states one at a time: it repeats the tokens for the beams, and not the states.
+                size = 1 if options.beam_size else len(members)
+                parts = [members[i : i + size] for i in range(0, len(members), size)]
+                decoded = [result for part in parts for result in self._model.decode(features[part], options)]
             return [
                 Transcript(r.text, language, r.avg_logprob, r.no_speech_prob, r.compression_ratio, r.temperature)
                 for r in decoded

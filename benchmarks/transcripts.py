@@ -81,7 +81,9 @@ def main() -> None:
             "transformers": TranscribeOptions(backend="transformers", model=hf),
         }
         print(machine("torch", "openai-whisper", "moonshine-voice", "faster-whisper", "ctranslate2", "transformers"))
-        print(f"{len(found)} clips of LibriSpeech test-other, {seconds:.0f} s; Whisper tiny; Whisper's English normalizer\n")
+        print(
+            f"{len(found)} clips of LibriSpeech test-other, {seconds:.0f} s; Whisper tiny; Whisper's English normalizer\n"
+        )
         heard = {"openai-whisper `transcribe`, one file at a time": by_upstream(found)}
         rows = [row(said, seconds, *item) for item in heard.items()]
         print(table(["recogniser", "WER", "x real time"], rows), flush=True)

@@ -7,6 +7,7 @@ import argparse
 import re
 import tempfile
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,7 @@ def _splits(token: bytes, ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes
     """The one merge that makes a token of several bytes: what the encoding of its bytes comes to with all merges before it."""
     parts = [bytes([byte]) for byte in token]
     while len(parts) > 2:
-        joined = [ranks.get(a + b, len(ranks)) for a, b in zip(parts, parts[1:], strict=False)]
+        joined = [ranks.get(a + b, len(ranks)) for a, b in pairwise(parts)]
         best = min(range(len(joined)), key=joined.__getitem__)
         parts[best : best + 2] = [parts[best] + parts[best + 1]]
     return [(parts[0], parts[1])] if len(parts) == 2 else []
@@ -179,7 +180,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="openai-whisper checkpoint: a name that `antiphon pull` knows, or a path")
     parser.add_argument("target", type=Path, help="folder to write")
-    parser.add_argument("--ctranslate2", action="store_true", help="for faster-whisper (pip install antiphon[faster-whisper])")
+    parser.add_argument(
+        "--ctranslate2", action="store_true", help="for faster-whisper (pip install antiphon[faster-whisper])"
+    )
     parser.add_argument("--quantization", help="of CTranslate2's weights, such as int8")
     given = parser.parse_args()
     if given.ctranslate2:

@@ -1,7 +1,6 @@
 """Whisper in CTranslate2, as faster-whisper loads it: any converted checkpoint folder, with the same rules as openai-whisper."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,9 @@ class FasterWhisperRecogniser:
             import ctranslate2
             from faster_whisper import WhisperModel
         except ImportError as error:
-            raise UserError(f"transcribe.backend faster-whisper: {error}; pip install antiphon[faster-whisper]") from None
+            raise UserError(
+                f"transcribe.backend faster-whisper: {error}; pip install antiphon[faster-whisper]"
+            ) from None
 
         self.name = options.model
         self._options = options

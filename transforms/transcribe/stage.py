@@ -107,13 +107,16 @@ class Transcribe(Stage):
             self._recogniser = load(BACKENDS, self._options.backend, "transcribe.backend")(self._options)
         second = self._options.second
         if second is not None:
-            settings = self._options.model_copy(update={"backend": second.backend, "model": second.model, "second": None})
+            settings = self._options.model_copy(
+                update={"backend": second.backend, "model": second.model, "second": None}
+            )
             self._second = load(BACKENDS, second.backend, "transcribe.second.backend")(settings)
 
     def weights(self) -> dict[str, str]:
-        used = [self._options, *([self._options.second] if self._options.second else [])]
-        names = [given.model for given in used if given.backend not in ("given", "moonshine")]
-        return {name: locate(name).sha256 for name in names}
+        used = [(self._options.backend, self._options.model)]
+        if self._options.second is not None:
+            used.append((self._options.second.backend, self._options.second.model))
+        return {model: locate(model).sha256 for backend, model in used if backend not in ("given", "moonshine")}
 
     def __call__(self, block: Block) -> Block:
         if self._second is not None:

@@ -1,4 +1,4 @@
-"""Any speech recogniser in a Hugging Face folder: encoder and decoder (Whisper, Moonshine, SpeechT5 ...) or CTC (wav2vec 2.0 ...)."""
+"""Any speech recogniser in a Hugging Face folder: encoder and decoder (Whisper, Moonshine ...) or CTC (wav2vec 2.0 ...)."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,7 +38,7 @@ class Checkpoint:
     """A model with its feature extractor and its tokenizer: the parts of `AutoProcessor`, without what it may need beyond them."""
 
     def __init__(self, folder: Path, auto: Any) -> None:
-        """`auto`: transformers' class that loads the model. Raises OSError or ValueError, as it does for a folder it cannot read."""
+        """`auto`: transformers' class that loads the model. Raises OSError or ValueError, as it does."""
         from transformers import AutoFeatureExtractor, AutoTokenizer
         from transformers.utils import logging
 

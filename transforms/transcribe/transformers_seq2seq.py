@@ -8,11 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import AutoModelForSpeechSeq2Seq, GenerationMixin, LogitsProcessor, LogitsProcessorList
-from transformers.generation.logits_process import (
-    SuppressTokensAtBeginLogitsProcessor,
-    SuppressTokensLogitsProcessor,
-    WhisperTimeStampLogitsProcessor,
-)
+from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
 from transformers.modeling_outputs import BaseModelOutput
 from whisper.tokenizer import LANGUAGES
 from whisper.utils import compression_ratio
@@ -66,6 +62,7 @@ class Seq2SeqRecogniser:
         `GenerationMixin.generate`, whatever the model has put in its place: Whisper's own loops over windows and temperatures.
         """
         beams = self._options.beam_size or 1 if temperature == 0 else 1
+        prompted = inputs["decoder_input_ids"].shape[1] if "decoder_input_ids" in inputs else 1
         tally = Tally(self._model.generation_config.eos_token_id)
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature > 0 else {}
         device = self._model.device
@@ -78,7 +75,9 @@ class Seq2SeqRecogniser:
                 num_beams=beams,
                 length_penalty=1.0,
                 logits_processor=LogitsProcessorList([*rules, *([tally] if beams == 1 else [])]),
-                max_new_tokens=most_tokens,
+                # Beams add up what comes out of the rules: probabilities again, as openai-whisper has them.
+                renormalize_logits=beams > 1,
+                max_length=prompted + most_tokens,
                 return_dict_in_generate=True,
                 output_scores=beams > 1,
             )
@@ -128,11 +127,14 @@ class WhisperCheckpoint(Seq2SeqRecogniser):
             prompt = [self._start, self._languages[language], self._task] if self._multilingual else [self._start]
             inputs = {
                 "encoder_outputs": BaseModelOutput(last_hidden_state=states[members]),
+                "attention_mask": torch.ones(states[members].shape[:2], dtype=torch.long, device=states.device),
                 "decoder_input_ids": torch.tensor([prompt] * len(members), device=states.device),
             }
             # openai-whisper's sample_len: half the decoder's positions.
             most_tokens = self._model.config.max_target_positions // 2
-            tokens, scores = self._generate(inputs, self._rules(len(prompt)), most_tokens, temperature, seed)
+            # Its other rules, the lists of suppressed tokens, `generate` takes from the checkpoint itself.
+            rules = [WhisperTimeStampLogitsProcessor(self._model.generation_config, len(prompt))]
+            tokens, scores = self._generate(inputs, rules, most_tokens, temperature, seed)
             found = []
             for i, row, score in zip(members, tokens, scores, strict=True):
                 # Timestamps and all special tokens are numbered from the end of a text on.
@@ -141,17 +143,6 @@ class WhisperCheckpoint(Seq2SeqRecogniser):
             return found
 
         return attempt
-
-    def _rules(self, begin: int) -> list[LogitsProcessor]:
-        """What openai-whisper suppresses in the tokens after the first `begin`, with the checkpoint's own lists."""
-        config = self._model.generation_config
-        device = self._model.device
-        rules: list[LogitsProcessor] = []
-        if config.begin_suppress_tokens:
-            rules.append(SuppressTokensAtBeginLogitsProcessor(config.begin_suppress_tokens, begin, device=device))
-        if config.suppress_tokens:
-            rules.append(SuppressTokensLogitsProcessor(config.suppress_tokens, device=device))
-        return [*rules, WhisperTimeStampLogitsProcessor(config, begin)]
 
 
 class Tally(LogitsProcessor):

@@ -10,7 +10,7 @@ BIN := .venv/bin
 DEMO_WEIGHTS := whisper-tiny silero-vad hifigan-universal stories15m
 
 # What the tests load. Where one cannot be fetched, the tests that need it are skipped, and say so.
-TEST_WEIGHTS := $(DEMO_WEIGHTS) smollm2-135m-instruct kokoro-82m
+TEST_WEIGHTS := $(DEMO_WEIGHTS) smollm2-135m-instruct kokoro-82m resemblyzer dnsmos
 
 .PHONY: help demo test check lock clean
 help:  ## list what can be made

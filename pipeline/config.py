@@ -17,9 +17,11 @@ from transforms.align.stage import AlignOptions
 from transforms.codec.stage import CodecOptions
 from transforms.decode import DecodeOptions
 from transforms.filter import FilterOptions
+from transforms.label import LabelOptions
 from transforms.measure import MeasureOptions
 from transforms.options import Options
 from transforms.segment import SegmentOptions
+from transforms.speaker.stage import SpeakerOptions
 from transforms.taste.stage import TasteOptions
 from transforms.transcribe.stage import TranscribeOptions
 from transforms.units.stage import UnitsOptions
@@ -53,7 +55,7 @@ class LimitOptions(Options):
 
 
 class Config(Options):
-    """Everything that decides what a corpus holds. A token stage set to `null` is left out."""
+    """Everything that decides what a corpus holds. A stage set to `null` is left out; `speaker: {}` turns that one on."""
 
     sources: tuple[str, ...] = ()
     """Files, folders, globs, `.jsonl` manifests, WebDataset `.tar`s; relative paths are from the working folder; `gs://` too."""
@@ -67,6 +69,8 @@ class Config(Options):
     transcribe: TranscribeOptions = TranscribeOptions()
     align: AlignOptions = AlignOptions()
     measure: MeasureOptions = MeasureOptions()
+    speaker: SpeakerOptions | None = None
+    label: LabelOptions | None = None
     filter: FilterOptions = FilterOptions()
     units: UnitsOptions | None = UnitsOptions()
     codec: CodecOptions | None = CodecOptions()

@@ -24,8 +24,10 @@ from transforms.align.stage import Align
 from transforms.codec.stage import Codec
 from transforms.decode import Decode
 from transforms.filter import Filter
+from transforms.label import Label
 from transforms.measure import Measure
 from transforms.segment import Segment
+from transforms.speaker.stage import Speaker
 from transforms.stage import Stage
 from transforms.taste.stage import Taste
 from transforms.transcribe.stage import Transcribe
@@ -62,8 +64,12 @@ def common_stages(config: Config) -> list[Stage]:
         Transcribe(config.transcribe),
         Align(config.align),
         Measure(config.measure),
-        Filter(config.filter, config.align.backend),
     ]
+    if config.speaker is not None:
+        stages.append(Speaker(config.speaker))
+    if config.label is not None:
+        stages.append(Label(config.label))
+    stages.append(Filter(config.filter, config.align.backend))
     if config.units is not None:
         stages.append(Units(config.units))
     if config.codec is not None:

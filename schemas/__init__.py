@@ -8,7 +8,7 @@ from schemas.block import Block, Piece
 from schemas.commit import Commit
 from schemas.rejection import FAULTS, SILENCE, SOURCE_FAULTS, Reason, Rejection
 from schemas.tokenizer import Tokenizer
-from schemas.utterance import Utterance, Word
+from schemas.utterance import Label, Utterance, Word
 
 SCHEMA_VERSION = 1
 """Raised when a column changes its name, type or meaning; readers refuse a corpus of a later version."""
@@ -20,6 +20,7 @@ __all__ = [
     "SOURCE_FAULTS",
     "Block",
     "Commit",
+    "Label",
     "Piece",
     "Reason",
     "Rejection",

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.tokenizer import Tokenizer
-from schemas.utterance import Utterance, Word
+from schemas.utterance import Label, Utterance, Word
 
 _WORD = pa.struct(
     [
@@ -25,6 +25,7 @@ _WORD = pa.struct(
         ("how", pa.string()),
     ]
 )
+_LABEL = pa.struct([("name", pa.string()), ("label", pa.string()), ("score", pa.float32())])
 # The struct that Hugging Face `datasets` calls the Audio feature.
 _AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 # uint16 holds every codebook in use (the largest, X-codec 2, has 65,536 entries), and every reader knows it.
@@ -70,14 +71,29 @@ FIELDS: dict[str, Field] = {
     "unit_run_lengths": Field(_TOKENS, "[U] frames that each unit lasts; they sum to the frame count"),
     "codec_codes": Field(pa.list_(_TOKENS), "[K, T] codec codes, codebook by codebook, undelayed"),
     "taste_codes": Field(pa.list_(_TOKENS), "[W, R] one tuple of codes for each word"),
-    "speaker": Field(pa.string(), "speaker's name, empty where unknown", True),
-    "speaker_embedding": Field(pa.list_(pa.float32()), "[D] empty where the stage did not run"),
+    "speaker": Field(
+        pa.string(), "speaker's name: the manifest's, else `source#second/number` within a block, else empty", True
+    ),
+    "speaker_share": Field(pa.float32(), "share of the utterance's 1.6 s windows that its speaker holds, 0..1", True),
+    "speaker_embedding": Field(pa.list_(pa.float32()), "[D] of length 1; empty where the stage did not run"),
+    "labels": Field(pa.list_(_LABEL), "what each classifier says: its name, its label and the probability, 0..1"),
     "quality_snr_db": Field(pa.float32(), "dB, speech over the quietest tenth of the frames", True),
     "quality_peak": Field(pa.float32(), "largest absolute sample, 0..1", True),
     "quality_clipped_share": Field(pa.float32(), "share of samples at full scale", True),
     "quality_rms_db": Field(pa.float32(), "dB relative to full scale", True),
     "quality_bandwidth_hz": Field(pa.float32(), "Hz under which 99 % of the energy lies", True),
     "quality_chars_per_s": Field(pa.float32(), "letters of the transcript a second", True),
+    "quality_words_per_s": Field(
+        pa.float32(), "words a second, from the first word's start to the last one's end", True
+    ),
+    "quality_pitch_hz": Field(pa.float32(), "Hz, median fundamental frequency of the voiced frames", True),
+    "quality_pitch_low_hz": Field(pa.float32(), "Hz, its 5th percentile", True),
+    "quality_pitch_high_hz": Field(pa.float32(), "Hz, its 95th percentile", True),
+    "quality_voiced_share": Field(pa.float32(), "share of the frames that have a fundamental frequency", True),
+    "quality_dnsmos": Field(pa.float32(), "DNSMOS P.835, overall, 1..5", True),
+    "quality_dnsmos_speech": Field(pa.float32(), "DNSMOS P.835, the speech itself, 1..5", True),
+    "quality_dnsmos_background": Field(pa.float32(), "DNSMOS P.835, how little the background disturbs, 1..5", True),
+    "quality_dnsmos_p808": Field(pa.float32(), "DNSMOS P.808, overall, 1..5", True),
     "dialogue_id": Field(pa.string(), "conversation, empty outside one", True),
     "turn": Field(pa.int32(), "0-based turn in the conversation, -1 outside one", True),
     "role": Field(pa.string(), "user, assistant or empty", True),
@@ -126,7 +142,8 @@ def to_row(utterance: Utterance, flac: bytes, text_normalized: str = "") -> dict
     ]
     for name in ("units", "unit_run_lengths", "codec_codes", "taste_codes"):
         row[name] = None if getattr(u, name) is None else getattr(u, name).tolist()
-    row["speaker_embedding"] = []
+    row["speaker_embedding"] = [] if u.speaker_embedding is None else u.speaker_embedding.tolist()
+    row["labels"] = [{"name": x.name, "label": x.label, "score": x.score} for x in u.labels]
     unknown = sorted(set(u.columns) - set(FIELDS))
     if unknown:
         raise KeyError(f"{u.id}: columns that the schema does not have: {', '.join(unknown)}")
@@ -148,10 +165,13 @@ def from_row(row: Mapping[str, Any], samples: np.ndarray, rate_hz: int) -> Utter
         split=row["split"],
         text=row["text"],
         words=[Word(**word) for word in row["words"] or []],
+        labels=[Label(**label) for label in row.get("labels") or []],
     )
     for name in ("units", "unit_run_lengths", "codec_codes", "taste_codes"):
         if row.get(name) is not None:
             setattr(utterance, name, np.asarray(row[name], dtype=np.int64))
+    if row.get("speaker_embedding"):
+        utterance.speaker_embedding = np.asarray(row["speaker_embedding"], dtype=np.float32)
     utterance.columns = {
         name: row[name] for name, field in FIELDS.items() if field.column and row.get(name) not in (None, "")
     }

@@ -29,6 +29,20 @@ class Word:
 
 
 @dataclass(slots=True)
+class Label:
+    """What a classifier says of an utterance as a whole.
+
+    Attributes:
+        name: of the classifier, as the config gives it, such as "emotion".
+        label: one of its own labels. score: its probability, 0 to 1.
+    """
+
+    name: str
+    label: str
+    score: float
+
+
+@dataclass(slots=True)
 class Utterance:
     """A stretch of one channel of one source, 1 to 30 s of speech, and all that the stages have found out about it.
 
@@ -43,6 +57,7 @@ class Utterance:
         text: the transcript. words: its words in order; `" ".join(w.text for w in words)` is `text` with single spaces.
         units, unit_run_lengths: `[U]` de-duplicated SSL units and how many frames each lasts.
         codec_codes: `[K, T]`, undelayed. taste_codes: `[len(words), R]`.
+        speaker_embedding: `[D]` of length 1. labels: by classifier in the order of the config, the likeliest label first.
         columns: named scalars: `asr_*`, `quality_*`, `align_*` (see `schemas.record`).
     """
 
@@ -62,6 +77,8 @@ class Utterance:
     unit_run_lengths: np.ndarray | None = None
     codec_codes: np.ndarray | None = None
     taste_codes: np.ndarray | None = None
+    speaker_embedding: np.ndarray | None = None
+    labels: list[Label] = field(default_factory=list)
     columns: dict[str, float | int | str] = field(default_factory=dict)
 
     @property

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from schemas import Block, Reason, Tokenizer, Utterance, Word
+from schemas import Block, Label, Reason, Tokenizer, Utterance, Word
 
 UNITS = Tokenizer("units", "test-units", "u" * 64, 16000, 320, (500,), "floor", 80)
 CODEC = Tokenizer("codec", "test-codec", "c" * 64, 16000, 320, (1024,) * 4, "ceil")
@@ -27,6 +27,8 @@ def utterance(number: int, words: str = "one two three", seconds: float = 2.0) -
     made.units = np.arange(len(made.unit_run_lengths)) * 7 % 500
     made.codec_codes = random.integers(0, 1024, (4, CODEC.n_frames(n)))
     made.taste_codes = random.integers(0, 512, (len(spoken), 4))
+    made.speaker_embedding = (random.uniform(0, 1, 256) / 16).astype(np.float32)
+    made.labels = [Label("emotion", "calm", 0.75), Label("sound", "speech", 0.5)]
     made.columns = {"asr_avg_logprob": -0.25, "asr_model": "test", "quality_snr_db": 20.0, "speaker": f"s{number % 3}"}
     return made
 

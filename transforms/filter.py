@@ -25,6 +25,16 @@ class FilterOptions(Options):
     and 0.1 for the others and for other languages."""
     max_chars_per_s: float | None = Field(35.0, gt=0)
     """Letters a second: more words than the audio can hold were not said in it."""
+    min_snr_db: float | None = None
+    """Signal-to-noise ratio."""
+    max_clipped_share: float | None = Field(None, ge=0, le=1)
+    """Share of the samples at full scale."""
+    min_bandwidth_hz: float | None = Field(None, ge=0)
+    """Hz under which 99 % of the energy lies."""
+    min_dnsmos: float | None = Field(None, ge=1, le=5)
+    """DNSMOS, overall; needs `measure.dnsmos`."""
+    min_speaker_share: float | None = Field(None, ge=0, le=1)
+    """Share of the utterance that its speaker holds; needs the `speaker` stage."""
 
 
 class Filter(Stage):
@@ -76,6 +86,11 @@ def judge(utterance: Utterance, options: FilterOptions, aligner: str) -> tuple[R
         (Reason.DISAGREED, "asr_agreement", options.min_agreement, False),
         (Reason.UNALIGNED, "align_score", least_align_score(options, aligner, utterance.language), False),
         (Reason.TOO_FAST, "quality_chars_per_s", options.max_chars_per_s, True),
+        (Reason.POOR_SOUND, "quality_snr_db", options.min_snr_db, False),
+        (Reason.POOR_SOUND, "quality_clipped_share", options.max_clipped_share, True),
+        (Reason.POOR_SOUND, "quality_bandwidth_hz", options.min_bandwidth_hz, False),
+        (Reason.POOR_SOUND, "quality_dnsmos", options.min_dnsmos, False),
+        (Reason.MIXED_SPEAKERS, "speaker_share", options.min_speaker_share, False),
     ]
     for reason, column, limit, is_maximum in limits:
         value = utterance.columns.get(column)

@@ -44,6 +44,8 @@ def test_a_row_comes_back_as_the_utterance_it_was(tmp_path: Path) -> None:
         assert np.array_equal(
             np.repeat(after.units, after.unit_run_lengths), np.repeat(before.units, before.unit_run_lengths)
         )
+        assert np.array_equal(after.speaker_embedding, before.speaker_embedding)
+        assert after.labels == before.labels
         assert after.columns["asr_avg_logprob"] == before.columns["asr_avg_logprob"]
         assert np.abs(after.samples - before.samples).max() <= 1 / 32768
 

@@ -6,7 +6,7 @@ import pytest
 from schemas import Block, Reason, Utterance, Word
 from tests.conftest import Clip
 from transforms.filter import Filter, FilterOptions, judge
-from transforms.measure import MeasureOptions, bandwidth_hz, measure
+from transforms.measure import Measure, MeasureOptions, bandwidth_hz, measure
 
 
 def utterance(samples: np.ndarray, text: str = "ten letters") -> Utterance:
@@ -66,6 +66,61 @@ def test_each_threshold_has_its_reason_and_says_both_numbers(column: str, value:
     assert verdict[0] is reason
     assert column in verdict[1]
     assert f"{value:.2f}" in verdict[1]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "threshold", "reason"),
+    [
+        ("quality_snr_db", 8.0, {"min_snr_db": 10.0}, Reason.POOR_SOUND),
+        ("quality_clipped_share", 0.2, {"max_clipped_share": 0.1}, Reason.POOR_SOUND),
+        ("quality_bandwidth_hz", 3400.0, {"min_bandwidth_hz": 4000.0}, Reason.POOR_SOUND),
+        ("quality_dnsmos", 2.1, {"min_dnsmos": 2.5}, Reason.POOR_SOUND),
+        ("speaker_share", 0.55, {"min_speaker_share": 0.8}, Reason.MIXED_SPEAKERS),
+    ],
+)
+def test_thresholds_of_sound_and_speakers_are_off_until_set(
+    column: str, value: float, threshold: dict[str, float], reason: Reason
+) -> None:
+    made = utterance(np.ones(16000))
+    made.columns[column] = value
+    assert judge(made, FilterOptions(), "gmm") is None
+    verdict = judge(made, FilterOptions.model_validate(threshold), "gmm")
+    assert verdict is not None
+    assert verdict[0] is reason
+    assert f"{column} {value:.2f}" in verdict[1]
+    del made.columns[column]
+    assert judge(made, FilterOptions.model_validate(threshold), "gmm") is None
+
+
+def test_a_voice_has_a_pitch_and_a_rate_and_silence_has_neither(ljspeech: list[Clip]) -> None:
+    clip = ljspeech[0]
+    made = Utterance("a", -1, 0, len(clip.samples), clip.samples, clip.rate_hz, text=clip.text)
+    made.words = [Word(w["w"], w["s"], w["e"], 1.0, "given") for w in clip.line["words"]]
+    found = Measure(MeasureOptions())(Block(0, clip.rate_hz, utterances=[made])).utterances[0].columns
+    low, middle, high = (float(found[f"quality_pitch{name}_hz"]) for name in ("_low", "", "_high"))
+    assert 120 < low < middle < high < 400
+    assert 0.2 < float(found["quality_voiced_share"]) < 0.9
+    spoken_s = made.words[-1].end_s - made.words[0].start_s
+    assert found["quality_words_per_s"] == pytest.approx(len(made.words) / spoken_s)
+    silence = Utterance("a", -1, 0, 16000, np.zeros(16000, np.float32), 16000)
+    columns = Measure(MeasureOptions())(Block(0, 16000, utterances=[silence])).utterances[0].columns
+    assert columns["quality_voiced_share"] == 0
+    assert not {"quality_pitch_hz", "quality_words_per_s"} & set(columns)
+    off = Utterance("a", -1, 0, 16000, np.zeros(16000, np.float32), 16000)
+    columns = Measure(MeasureOptions(pitch=False))(Block(0, 16000, utterances=[off])).utterances[0].columns
+    assert "quality_voiced_share" not in columns
+
+
+def test_dnsmos_comes_where_it_is_asked_for(ljspeech: list[Clip]) -> None:
+    clip = ljspeech[1]
+    stage = Measure(MeasureOptions(dnsmos=True))
+    stage.setup()
+    made = Utterance("a", -1, 0, len(clip.samples), clip.samples, clip.rate_hz)
+    columns = stage(Block(0, clip.rate_hz, utterances=[made])).utterances[0].columns
+    names = {f"quality_dnsmos{name}" for name in ("", "_speech", "_background", "_p808")}
+    assert all(1 <= float(columns[name]) <= 5 for name in names)
+    assert set(stage.weights()) == {"dnsmos"}
+    assert Measure(MeasureOptions()).weights() == {}
 
 
 def test_off_is_off_and_no_word_is_no_text() -> None:

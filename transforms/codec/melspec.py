@@ -7,9 +7,10 @@ frames, 80 Slaney mel bands of unit area from 0 to 8 kHz, natural logarithm of w
 
 from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from transforms.mel import filters as mel_filters
 
 RATE_HZ = 22050
 HOP = 256
@@ -25,12 +26,7 @@ _PAD = (N_FFT - HOP) // 2
 @lru_cache(maxsize=1)
 def filters() -> Tensor:
     """float32 `[80, 513]`: triangles in the Slaney mel scale, each of unit area in Hz."""
-    edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(FMAX_HZ), N_MELS + 2))
-    bins = np.fft.rfftfreq(N_FFT, 1 / RATE_HZ)
-    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
-    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
-    triangles = np.maximum(0.0, np.minimum(rising, falling))
-    return torch.from_numpy((triangles * (2.0 / (edges[2:] - edges[:-2]))[:, None]).astype(np.float32))
+    return torch.from_numpy(mel_filters(RATE_HZ, N_FFT, N_MELS, FMAX_HZ))
 
 
 def log_mel(samples: Tensor) -> Tensor:
@@ -41,12 +37,3 @@ def log_mel(samples: Tensor) -> Tensor:
     # The 1e-9 under the root is the recipe's own.
     magnitudes = torch.sqrt(spectrum.real.square() + spectrum.imag.square() + 1e-9)
     return torch.log(torch.clamp(filters().to(samples.device) @ magnitudes, min=FLOOR))
-
-
-def _hz_to_mel(hz: float) -> float:
-    """Slaney's scale: linear below 1 kHz (15 mel), logarithmic above (27 mel for each factor of 6.4)."""
-    return hz * 3 / 200 if hz < 1000 else 15 + 27 * float(np.log(hz / 1000)) / float(np.log(6.4))
-
-
-def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
-    return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((mel - 15) * np.log(6.4) / 27))

@@ -200,6 +200,46 @@ _ROWS = (
         sha256=_SILERO_VAD,
     ),
     Model(
+        name="resemblyzer",
+        about="GE2E speaker encoder (Resemblyzer): a voice in 256 numbers, 16 kHz, 1.4 M parameters",
+        licence="Apache-2.0",
+        stored="resemblyzer.safetensors",
+        size_bytes=5_695_632,
+        sources=(
+            (
+                PyPI(
+                    "Resemblyzer==0.1.4",
+                    "Resemblyzer-0.1.4-py3-none-any.whl",
+                    "8f12eb2f1a9982d32e8db7856de754709b59c93a77bcf0ff536584b619a9dd1f",
+                    {"resemblyzer/pretrained.pt": "pretrained.pt"},
+                ),
+                "resemblyzer",
+            ),
+        ),
+    ),
+    Model(
+        name="dnsmos",
+        about="DNSMOS P.835 and P.808: how good speech sounds, as listeners would score it, 1 to 5",
+        licence="MIT",
+        stored="dnsmos",
+        size_bytes=1_382_825,
+        sources=(
+            (
+                PyPI(
+                    "speechmos==0.0.1.1",
+                    "speechmos-0.0.1.1-py3-none-any.whl",
+                    "31c4c9d3234f6ee10102edff74333014c50006a3f389daf7ecacae34e68ebbf7",
+                    {
+                        "speechmos/dnsmos_models/sig_bak_ovr.onnx": "sig_bak_ovr.onnx",
+                        "speechmos/dnsmos_models/model_v8.onnx": "model_v8.onnx",
+                    },
+                ),
+                "",
+            ),
+        ),
+        sha256="35881bf659505c1a689a438c180053bfbe2922e274cd0115a387fcf55d95d6bf",
+    ),
+    Model(
         name="kokoro-82m",
         about="Kokoro-82M v1.0, 8-bit ONNX: speech synthesis at 24 kHz from phonemes, 28 English voices",
         licence="Apache-2.0",

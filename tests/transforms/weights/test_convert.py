@@ -12,10 +12,11 @@ import soundfile
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from training.text import Text
 from transforms.weights import MissingWeights, locate
-from transforms.weights.convert import hifigan, ljspeech_sample, llama2c, smollm2_gguf, whisper_ggml
+from transforms.weights.convert import hifigan, ljspeech_sample, llama2c, resemblyzer, smollm2_gguf, whisper_ggml
 
 
 def needs(name: str) -> Path:
@@ -316,6 +317,22 @@ def test_folding_weight_norm_leaves_the_layer_as_it_was() -> None:
     folded = hifigan.fold_weight_norm(state)
     assert folded.keys() == {"conv.bias", "conv.weight"}
     torch.testing.assert_close(folded["conv.weight"], 3 * layer.weight)
+
+
+def test_the_speaker_encoder_keeps_its_own_tensors_and_nothing_else(tmp_path: Path) -> None:
+    lstm, linear = torch.nn.LSTM(40, 256, 3), torch.nn.Linear(256, 256)
+    state = {f"lstm.{name}": w.detach() for name, w in lstm.state_dict().items()}
+    state |= {f"linear.{name}": w.detach() for name, w in linear.state_dict().items()}
+    extra = {"similarity_weight": torch.ones(1), "similarity_bias": torch.ones(1)}
+    torch.save({"step": 1, "model_state": state | extra, "optimizer_state": {}}, tmp_path / "pretrained.pt")
+    resemblyzer.convert(tmp_path, tmp_path / "made.safetensors")
+    made = load_file(tmp_path / "made.safetensors")
+    assert made.keys() == state.keys()
+    assert all(torch.equal(made[name], tensor) for name, tensor in state.items())
+    del state["linear.bias"]
+    torch.save({"model_state": state}, tmp_path / "pretrained.pt")
+    with pytest.raises(KeyError, match=r"linear\.bias"):
+        resemblyzer.convert(tmp_path, tmp_path / "made.safetensors")
 
 
 def test_the_real_vocoder_gives_back_the_speech(shared: Path) -> None:

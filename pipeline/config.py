@@ -111,6 +111,10 @@ def load(path: str | None, assignments: Sequence[str] = ()) -> Config:
             mistakes.append(f"--set {assignment}: {error}")
     try:
         config = Config.model_validate(values)
+        if config.filter.min_agreement is not None and config.transcribe.second is None:
+            mistakes.append(
+                f"{path or 'config'}: filter.min_agreement: needs transcribe.second, which gives the agreement"
+            )
     except ValidationError as error:
         mistakes += [explain(e, path or "config") for e in error.errors()]
     if mistakes:

@@ -73,6 +73,8 @@ FIELDS: dict[str, Field] = {
         "letters a second of speech (of the whole, without a VAD); one of Chinese or Korean counts as 3",
         True,
     ),
+    "asr_text_2": Field(pa.string(), "what a second recogniser heard; empty where there is none", True),
+    "asr_agreement": Field(pa.float32(), "1 - word error rate between both texts' normal forms, 0..1", True),
     "words": Field(
         pa.list_(_WORD),
         "[W] written words: s from the start of the utterance, score 0..1, how = ctc|gmm|wildcard|interpolated|given",

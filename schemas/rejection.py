@@ -42,6 +42,8 @@ class Reason(StrEnum):
     """The recogniser heard no word."""
     UNSURE = "unsure"
     """The recogniser's own doubts: average log-probability, no-speech probability or compression ratio past its limit."""
+    DISAGREED = "disagreed"
+    """Two recognisers heard different words: their agreement is under `filter.min_agreement`."""
     UNALIGNED = "unaligned"
     """The words could not be placed in the audio: their mean score is under `filter.min_align_score`, or too many of them are under
     `filter.low_score`."""

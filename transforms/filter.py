@@ -20,6 +20,8 @@ class FilterOptions(Options):
     """The recogniser's probability that there is no speech."""
     max_compression_ratio: float | None = 2.4
     """Of the text: repetition loops compress well."""
+    min_agreement: float | None = Field(None, ge=0, le=1)
+    """Between two recognisers' texts (`asr_agreement`); only with transcribe.second."""
     min_align_score: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] | None = "auto"
     """Mean score of the aligned words. Aligners score differently: "auto" is 0.3 for English under align.backend joint and phones,
     and 0.1 for the others and for other languages."""
@@ -143,6 +145,7 @@ def judge(utterance: Utterance, options: FilterOptions, aligner: str) -> tuple[R
         (Reason.UNSURE, "asr_no_speech_prob", options.max_no_speech_prob, True),
         (Reason.UNSURE, "asr_compression_ratio", options.max_compression_ratio, True),
         (Reason.TOO_FAST, "text_chars_per_s", options.max_chars_per_s, True),
+        (Reason.DISAGREED, "asr_agreement", options.min_agreement, False),
         (Reason.UNALIGNED, "align_score", least_align_score(options, aligner, utterance.language), False),
         (Reason.UNALIGNED, "align_low_share", most_low_share(options, aligner, utterance.language), True),
         (Reason.UNCOVERED, "align_gap_s", longest_gap_s, True),

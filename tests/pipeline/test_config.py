@@ -45,6 +45,14 @@ def test_set_wins_over_the_file_and_takes_yaml(tmp_path: Path) -> None:
     assert config.write.formats == ("webdataset",)
 
 
+def test_a_threshold_on_agreement_needs_a_second_recogniser() -> None:
+    with pytest.raises(ConfigError, match=r"filter\.min_agreement: needs transcribe\.second"):
+        load(None, ["filter.min_agreement=0.5"])
+    config = load(None, ["filter.min_agreement=0.5", "transcribe.second.backend=moonshine"])
+    assert config.transcribe.second is not None
+    assert config.transcribe.second.backend == "moonshine"
+
+
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", "\x00"])
 def test_what_is_no_mapping_is_said_so(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"c\.yaml"):

@@ -4,11 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from schemas import Block, Reason, Utterance
+from schemas import Block, Reason, Utterance, Word
 from tests.conftest import Clip
+from transforms.filter import FilterOptions, judge
 from transforms.normalize import normalize
-from transforms.transcribe.stage import Transcribe, TranscribeOptions
+from transforms.transcribe.stage import Transcribe, TranscribeOptions, agreement
 
 
 def block(clips: list[Clip], **given: object) -> Block:
@@ -119,3 +122,62 @@ def test_moonshine_swaps_in_by_name(clips: list[Clip]) -> None:
     assert word_error_rate(clips, found) < 0.35
     assert {u.columns["asr_model"] for u in found.utterances} == {"moonshine-tiny-en"}
     assert "asr_avg_logprob" not in found.utterances[0].columns
+
+
+def test_a_second_recogniser_gives_its_text_and_their_agreement(found: Block, clips: list[Clip]) -> None:
+    pytest.importorskip("moonshine_voice")
+    both = transcribed(clips, batch_size=4, second={"backend": "moonshine"})
+    assert [u.text for u in both.utterances] == [u.text for u in found.utterances]
+    alone = transcribed(clips, backend="moonshine")
+    assert [u.columns["asr_text_2"] for u in both.utterances] == [u.text for u in alone.utterances]
+    for u in both.utterances:
+        assert u.columns["asr_agreement"] == agreement(u.text, str(u.columns["asr_text_2"]), "en")
+    assert "asr_agreement" not in found.utterances[0].columns
+
+
+def test_a_given_text_is_compared_as_well_and_another_one_is_turned_away(clips: list[Clip]) -> None:
+    pytest.importorskip("moonshine_voice")
+    stage = Transcribe(TranscribeOptions(backend="given", second={"backend": "moonshine"}))  # type: ignore[arg-type]
+    stage.setup()
+    made = block(clips[:2])
+    for u in made.utterances:
+        u.given["text"] = clips[0].text
+    right, wrong = stage(made).utterances
+    options = FilterOptions(min_agreement=0.5, min_align_score=None)
+    for u in (right, wrong):
+        u.words = [Word(u.text, 0.0, 1.0, 1.0, "given")]
+    assert judge(right, options, "joint") is None
+    reason, detail = judge(wrong, options, "joint") or (None, "")
+    assert reason is Reason.DISAGREED
+    assert "asr_agreement" in detail
+    assert judge(wrong, FilterOptions(min_align_score=None), "joint") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "language", "expected"),
+    [
+        ("The old cat sat.", "the old cat, ran", "en", 0.75),
+        ("", "", "en", 1.0),
+        ("a word", "", "en", 0.0),
+        ("", "a word", "en", 0.0),
+        ("oui", "non non non non", "fr", 0.0),
+        ("今日は雨です", "今日は雪です", "ja", 5 / 6),
+    ],
+)
+def test_agreement(text: str, other: str, language: str, expected: float) -> None:
+    assert agreement(text, other, language) == pytest.approx(expected)
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_agreement_is_a_share_and_whole_with_oneself(text: str, other: str) -> None:
+    assert 0.0 <= agreement(text, other, "") <= 1.0
+    assert agreement(text, text, "") == 1.0
+
+
+def test_the_second_recognisers_weights_count(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    one = Transcribe(TranscribeOptions(backend="given", second={"backend": "transformers", "model": str(tmp_path)}))  # type: ignore[arg-type]
+    before = one.fingerprint()["weights"]
+    assert list(before) == [str(tmp_path)]
+    (tmp_path / "config.json").write_text("{ }")
+    assert one.fingerprint()["weights"] != before

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from schemas import Block, Utterance
 from transforms.batching import map_batches
+from transforms.normalize import normalize
 from transforms.options import Options
 from transforms.registry import load
 from transforms.resample import resample
@@ -21,16 +22,33 @@ RATE_HZ = 16000
 BACKENDS = {
     "whisper": "transforms.transcribe.whisper:WhisperRecogniser",
     "moonshine": "transforms.transcribe.moonshine:MoonshineRecogniser",
+    "faster-whisper": "transforms.transcribe.faster_whisper:FasterWhisperRecogniser",
+    "transformers": "transforms.transcribe.transformers_asr:transformers_recogniser",
 }
+
+Backend = Literal["whisper", "moonshine", "faster-whisper", "transformers"]
+
+
+class SecondOptions(Options):
+    """A second recogniser, whose text is compared with the first's (or with the given one): `asr_text_2` and `asr_agreement`.
+    Null, as it is unless set, recognises once."""
+
+    backend: Backend = "moonshine"
+    """As transcribe.backend; it should be another kind of model than the first, so that the two err otherwise."""
+    model: str = ""
+    """As transcribe.model."""
 
 
 class TranscribeOptions(Options):
     """Which recogniser writes the text, and when it tries again. The defaults are openai-whisper's own."""
 
-    backend: Literal["whisper", "moonshine", "given"] = "whisper"
-    """"whisper"; "moonshine" (English, its weights come with the moonshine-voice package); or "given": the manifest's `text`."""
+    backend: Backend | Literal["given"] = "whisper"
+    """"whisper" (openai-whisper); "faster-whisper" (`pip install antiphon[faster-whisper]`: Whisper in CTranslate2's format);
+    "transformers" (Hugging Face: Whisper, Moonshine, SpeechT5, or CTC as wav2vec 2.0); "moonshine" (English, its weights come with
+    the moonshine-voice package); or "given": the manifest's `text`."""
     model: str = "whisper-tiny"
-    """Whisper checkpoint: a name that `antiphon pull` knows, or a path. Moonshine has one model and ignores it."""
+    """Checkpoint: a name that `antiphon pull` knows, or a path; a folder for faster-whisper and transformers. Moonshine has one
+    model and ignores it."""
     language: str | None = None
     """ISO 639-1 code of all the audio; null detects it for each utterance."""
     keep_given: bool = False
@@ -47,6 +65,7 @@ class TranscribeOptions(Options):
     """Mean token log-probability below it is too unsure: try the next temperature."""
     no_speech_threshold: float = 0.6
     """Above it, with a log-probability below its threshold, there is no speech: the text is empty."""
+    second: SecondOptions | None = None
 
 
 @dataclass(frozen=True)
@@ -83,16 +102,36 @@ class Transcribe(Stage):
         super().__init__(options)
         self._options = options
         self._recogniser: Recogniser | None = None
+        self._second: Recogniser | None = None
 
     def setup(self) -> None:
         """Raises MissingWeights where the checkpoint is not on this machine."""
         if self._options.backend != "given":
             self._recogniser = load(BACKENDS, self._options.backend, "transcribe.backend")(self._options)
+        second = self._options.second
+        if second is not None:
+            settings = self._options.model_copy(
+                update={"backend": second.backend, "model": second.model, "second": None}
+            )
+            self._second = load(BACKENDS, second.backend, "transcribe.second.backend")(settings)
 
     def weights(self) -> dict[str, str]:
-        return {self._options.model: locate(self._options.model).sha256} if self._options.backend == "whisper" else {}
+        used = [(self._options.backend, self._options.model)]
+        if self._options.second is not None:
+            used.append((self._options.second.backend, self._options.second.model))
+        return {model: locate(model).sha256 for backend, model in used if backend not in ("given", "moonshine")}
 
     def __call__(self, block: Block) -> Block:
+        if self._second is not None:
+            # Before the first: it must not be told the language that the first finds.
+            map_batches(block, self.name, self._hear_again, self._keep_second, max_items=self._options.batch_size)
+        self._write(block)
+        if self._second is not None:
+            for u in block.utterances:
+                u.columns["asr_agreement"] = agreement(u.text, str(u.columns["asr_text_2"]), u.language)
+        return block
+
+    def _write(self, block: Block) -> None:
         for utterance in block.utterances:
             if self._takes_given(utterance):
                 utterance.text = " ".join(str(utterance.given.get("text") or "").split())
@@ -104,19 +143,27 @@ class Transcribe(Stage):
             left = {id(u) for u in waiting.utterances}
             block.utterances = [u for u in block.utterances if self._takes_given(u) or id(u) in left]
             block.rejections += waiting.rejections
-        return block
 
     def _takes_given(self, utterance: Utterance) -> bool:
         backend, keep = self._options.backend, self._options.keep_given
         return backend == "given" or (keep and bool(utterance.given.get("text")))
 
     def _transcribe(self, batch: list[Utterance]) -> list[Transcript]:
-        assert self._recogniser is not None
+        return self._run(self._recogniser, batch)
+
+    def _hear_again(self, batch: list[Utterance]) -> list[Transcript]:
+        return self._run(self._second, batch)
+
+    def _keep_second(self, utterance: Utterance, transcript: Transcript) -> None:
+        utterance.columns["asr_text_2"] = " ".join(transcript.text.split())
+
+    def _run(self, recogniser: Recogniser | None, batch: list[Utterance]) -> list[Transcript]:
+        assert recogniser is not None
         # Sampling at higher temperatures is random: its seed follows from what is in the batch, and from nothing else.
         seed = int(hashlib.sha256("".join(u.id for u in batch).encode()).hexdigest()[:8], 16)
         samples = [resample(u.samples, u.rate_hz, RATE_HZ) for u in batch]
         languages = [self._options.language or u.language or None for u in batch]
-        return self._recogniser.transcribe(samples, languages, seed)
+        return recogniser.transcribe(samples, languages, seed)
 
     def _keep(self, utterance: Utterance, transcript: Transcript) -> None:
         assert self._recogniser is not None
@@ -127,3 +174,21 @@ class Transcribe(Stage):
             value = getattr(transcript, name)
             if value is not None:
                 utterance.columns[f"asr_{name}"] = float(value)
+
+
+_UNSPACED = ("zh", "ja", "th", "lo", "my", "yue")
+"""Written without spaces between words: compared letter by letter. openai-whisper's list (`split_to_word_tokens`)."""
+
+
+def agreement(text: str, other: str, language: str) -> float:
+    """1 minus the word error rate of `other` against `text`, both in their normal form, 0 where it is more than 1.
+
+    Two empty texts agree; an empty one and another do not.
+    """
+    import jiwer
+
+    first, second = (normalize(given, language) for given in (text, other))
+    if not first or not second:
+        return float(first == second)
+    rate = jiwer.cer(first, second) if language in _UNSPACED else jiwer.wer(first, second)
+    return max(0.0, 1.0 - float(rate))

@@ -1,13 +1,14 @@
 """openai-whisper, a batch of utterances at a time, with its own rules for trying again."""
 
-from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from whisper.audio import N_FRAMES, log_mel_spectrogram, pad_or_trim
-from whisper.decoding import DecodingOptions, DecodingResult, detect_language
+from whisper.decoding import DecodingOptions, detect_language
 
+from transforms.transcribe.fallback import Attempt, check_window, with_fallback
 from transforms.transcribe.stage import RATE_HZ, TranscribeOptions, Transcript
 from transforms.whisper_model import load_whisper
 
@@ -15,8 +16,7 @@ from transforms.whisper_model import load_whisper
 class WhisperRecogniser:
     """Any Whisper checkpoint. The encoder runs once for a batch; only transcripts that fail a threshold are decoded again.
 
-    Upstream's `transcribe` reads one file at a time. The rules here are its own (its `decode_with_fallback` and its skipping
-    of silence), applied to each utterance of a batch.
+    Upstream's `transcribe` reads one file at a time. The rules here are its own, applied to each utterance of a batch.
     """
 
     def __init__(self, options: TranscribeOptions) -> None:
@@ -27,9 +27,7 @@ class WhisperRecogniser:
     @torch.inference_mode()
     def transcribe(self, batch: Sequence[np.ndarray], languages: Sequence[str | None], seed: int) -> list[Transcript]:
         """See `Recogniser.transcribe`. Raises ValueError for an utterance of more than 30 s, which Whisper would cut."""
-        longest = max(len(samples) for samples in batch)
-        if longest > 30 * RATE_HZ:
-            raise ValueError(f"an utterance of {longest / RATE_HZ:.2f} s; Whisper reads at most 30 s (segment.max_s)")
+        check_window(batch)
         features = self._model.encoder(torch.stack([self._mel(samples) for samples in batch]))
         sure: dict[int, float] = {}
         if self._model.is_multilingual:
@@ -42,15 +40,8 @@ class WhisperRecogniser:
                     sure[i] = probabilities[spoken[i]]
         else:
             spoken = ["en"] * len(batch)
-        # One call decodes one language: group them.
-        groups: dict[str, list[int]] = defaultdict(list)
-        for i, language in enumerate(spoken):
-            groups[str(language)].append(i)
-        transcripts: dict[int, Transcript] = {}
-        for language, members in sorted(groups.items()):
-            for i, result in zip(members, self._decode(features[members], language, seed), strict=True):
-                transcripts[i] = self._transcript(result, language, sure.get(i))
-        return [transcripts[i] for i in range(len(batch))]
+        made = with_fallback([str(language) for language in spoken], self._options, self._attempt(features, seed))
+        return [replace(transcript, language_prob=sure.get(i)) for i, transcript in enumerate(made)]
 
     def _mel(self, samples: np.ndarray) -> torch.Tensor:
         mel = log_mel_spectrogram(
@@ -58,11 +49,10 @@ class WhisperRecogniser:
         )
         return pad_or_trim(mel, N_FRAMES)
 
-    def _decode(self, features: torch.Tensor, language: str, seed: int) -> list[DecodingResult]:
-        """Encoder states `[B, 1500, d]` -> B results, each at the first temperature that passes."""
-        results: dict[int, DecodingResult] = {}
-        left = list(range(len(features)))
-        for temperature in self._options.temperatures:
+    def _attempt(self, features: torch.Tensor, seed: int) -> Attempt:
+        """Decoding of encoder states `[B, 1500, d]`."""
+
+        def attempt(members: list[int], language: str, temperature: float) -> list[Transcript]:
             options = DecodingOptions(
                 language=language,
                 temperature=temperature,
@@ -74,30 +64,13 @@ class WhisperRecogniser:
             devices = [features.device] if features.is_cuda else []
             with torch.random.fork_rng(devices=devices):
                 torch.manual_seed(seed + round(1000 * temperature))
-                decoded = self._model.decode(features[left], options)
-            for i, result in zip(left, decoded, strict=True):
-                results[i] = result
-            left = [i for i in left if self._fails(results[i])]
-            if not left:
-                break
-        return [results[i] for i in range(len(features))]
+                # With beams, `decode` takes encoder states one at a time: it repeats the tokens for the beams, and not the states.
+                size = 1 if options.beam_size else len(members)
+                parts = [members[i : i + size] for i in range(0, len(members), size)]
+                decoded = [result for part in parts for result in self._model.decode(features[part], options)]
+            return [
+                Transcript(r.text, language, r.avg_logprob, r.no_speech_prob, r.compression_ratio, r.temperature)
+                for r in decoded
+            ]
 
-    def _fails(self, result: DecodingResult) -> bool:
-        repeats = result.compression_ratio > self._options.compression_ratio_threshold
-        unsure = result.avg_logprob < self._options.logprob_threshold
-        return (repeats or unsure) and not self._is_silence(result)
-
-    def _is_silence(self, result: DecodingResult) -> bool:
-        unsure = result.avg_logprob < self._options.logprob_threshold
-        return unsure and result.no_speech_prob > self._options.no_speech_threshold
-
-    def _transcript(self, result: DecodingResult, language: str, language_prob: float | None) -> Transcript:
-        return Transcript(
-            "" if self._is_silence(result) else result.text,
-            language,
-            result.avg_logprob,
-            result.no_speech_prob,
-            result.compression_ratio,
-            result.temperature,
-            language_prob,
-        )
+        return attempt

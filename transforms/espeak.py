@@ -6,6 +6,7 @@ not always give the same samples, and it can hang on a voice that it does not ha
 
 import ctypes
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 
 _LIMIT_S = 60
+_TRIES = 3
+"""The library's own thread has crashed a process (seen once); the next process gives the same answer."""
 _AUDIO_OUTPUT_RETRIEVAL = 1
 _DONT_EXIT = 0x8000
 _POS_CHARACTER = 1
@@ -39,13 +42,16 @@ def phonemes(texts: Sequence[str], voice: str = "en-us") -> list[list[str]]:
 
 
 def _run(request: dict[str, object]) -> bytes:
-    try:
-        # By path, not by module: the child then imports numpy and nothing else of this project.
-        done = subprocess.run(
-            [sys.executable, __file__], input=json.dumps(request).encode(), capture_output=True, timeout=_LIMIT_S
-        )
-    except subprocess.TimeoutExpired:
-        raise EspeakError(f"espeak-ng took more than {_LIMIT_S} s over {request}") from None
+    for _ in range(_TRIES):
+        try:
+            # By path, not by module: the child then imports numpy and nothing else of this project.
+            done = subprocess.run(
+                [sys.executable, __file__], input=json.dumps(request).encode(), capture_output=True, timeout=_LIMIT_S
+            )
+        except subprocess.TimeoutExpired:
+            raise EspeakError(f"espeak-ng took more than {_LIMIT_S} s over {request}") from None
+        if done.returncode >= 0:
+            break
     if done.returncode:
         raise EspeakError(
             done.stderr.decode(errors="replace").strip() or f"espeak-ng ended with code {done.returncode}"
@@ -120,3 +126,5 @@ def _phonemes(library: ctypes.CDLL, text: str) -> list[str]:
 
 if __name__ == "__main__":
     _child()
+    sys.stdout.flush()
+    os._exit(0)  # without waiting for the library's thread, which may crash on the way out

@@ -1,11 +1,8 @@
 """When a finished run counts as failed: too much was rejected, or lost to faults. With an example of each of the top reasons."""
 
-import io
 from collections.abc import Iterator, Sequence
 
-import pyarrow.parquet as pq
-
-from pipeline import files
+from pipeline import files, shards
 from pipeline.config import LimitOptions
 from pipeline.prepare import Summary
 from pipeline.store import Store
@@ -63,8 +60,7 @@ def examples(store: Store, summary: Summary) -> Iterator[str]:
 def _first(store: Store, reason: str) -> str:
     wanted: Sequence[str] = [name for name, commit in store.commits().items() if reason in commit.rejections]
     for name in wanted[:1]:
-        table = pq.read_table(io.BytesIO(files.read(store.path("rejected", f"{name}.parquet"))))
-        for row in table.to_pylist():
+        for row in shards.read_parquet(files.read(store.path("rejected", f"{name}.parquet"))):
             if row["reason"] == reason:
                 where = f"{show(row['source'])} [{row['start_s']:.2f} .. {row['end_s']:.2f} s]"
                 return f"{where} in {row['stage']}: {show(row['detail'])}"

@@ -17,10 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
-from pipeline import files
+from pipeline import files, shards
 from pipeline.store import FOLDERS, Store
 from schemas import Commit
 from schemas.errors import UserError
@@ -138,8 +137,7 @@ def _block(store: Store, commit: Commit, seen: _Seen, found: Findings) -> Iterat
 
 def _parquet(data: bytes) -> list[dict[str, Any]]:
     """Key columns of every row; the other columns are read too, since a page that does not read shows only then."""
-    table = pq.read_table(io.BytesIO(data))
-    return list(table.select(_COLUMNS).to_pylist())
+    return [{name: row[name] for name in _COLUMNS} for row in shards.read_parquet(data)]
 
 
 def _tar(data: bytes) -> list[dict[str, Any]]:
@@ -166,7 +164,7 @@ def _rows(held: list[dict[str, Any]], commit: Commit, ids: dict[str, str]) -> It
 
 
 def _rejections(data: bytes, commit: Commit) -> Iterator[str]:
-    held = pq.read_table(io.BytesIO(data)).to_pylist()
+    held = list(shards.read_parquet(data))
     count = Counter(r["reason"] for r in held)
     samples: Counter[str] = Counter()
     for r in held:

@@ -48,11 +48,12 @@ def _evaluations(parser: argparse.ArgumentParser) -> None:
 
 def _with_evaluation(argv: Sequence[str]) -> list[str]:
     """`evaluate CHECKPOINT CORPUS` as `evaluate loss CHECKPOINT CORPUS`; any other command line as it is."""
-    from pipeline.commands import EVALUATIONS
-
     words = list(argv)
-    if words[:1] == ["evaluate"] and len(words) > 1 and words[1] not in (*EVALUATIONS, "-h", "--help"):
-        words.insert(1, "loss")
+    if words[:1] == ["evaluate"] and len(words) > 1:
+        from pipeline.commands import EVALUATIONS
+
+        if words[1] not in (*EVALUATIONS, "-h", "--help"):
+            words.insert(1, "loss")
     return words
 
 

@@ -45,6 +45,34 @@ def _evaluations(parser: argparse.ArgumentParser) -> None:
     p.add_argument("corpus", metavar="CORPUS")
     p.add_argument("--json", action="store_true", help="as one JSON object")
 
+    p = kind(
+        "tokens",
+        "what tokenizers cost and keep: bit rate, sound, words, voice, probes, speed; one table for all of them",
+    )
+    p.add_argument("corpus", metavar="CORPUS")
+    p.add_argument(
+        "--tokenizer",
+        dest="tokenizers",
+        metavar="NAME",
+        action="append",
+        required=True,
+        help="units, codec, taste, lyra, melspec, or a folder with a transformers codec; settings after a colon "
+        "(codec:n_codebooks=2); may be given many times",
+    )
+    p.add_argument("--rows", type=int, default=60, help="the corpus's first clips (default 60)")
+    p.add_argument(
+        "--out", metavar="FOLDER", help="write the table (tokens.md), tokens.json and the picture (tokens.png)"
+    )
+    p.add_argument(
+        "--phones", metavar="MANIFEST", help="JSON lines with audio and phones (p, s, e); else by the aligner"
+    )
+    p.add_argument(
+        "--recogniser",
+        metavar="MODEL",
+        default="whisper-tiny",
+        help="Whisper that counts the words (default whisper-tiny)",
+    )
+
 
 def _with_evaluation(argv: Sequence[str]) -> list[str]:
     """`evaluate CHECKPOINT CORPUS` as `evaluate loss CHECKPOINT CORPUS`; any other command line as it is."""

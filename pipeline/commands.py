@@ -189,7 +189,15 @@ def speak(args: argparse.Namespace) -> int:
     return 0
 
 
-EVALUATIONS: dict[str, Callable[[argparse.Namespace], int]] = {"loss": evaluate_loss}
+def evaluate_tokens(args: argparse.Namespace) -> int:
+    from pipeline.bench.run import run_evaluate_tokens
+
+    return run_evaluate_tokens(
+        args.corpus, args.tokenizers, rows=args.rows, out=args.out, phones=args.phones, recogniser=args.recogniser
+    )
+
+
+EVALUATIONS: dict[str, Callable[[argparse.Namespace], int]] = {"loss": evaluate_loss, "tokens": evaluate_tokens}
 """What `antiphon evaluate` can do, by its second word."""
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -1,0 +1,39 @@
+"""What the probes are asked to tell of the clips."""
+
+from collections.abc import Sequence
+
+from pipeline.bench.phones import GivenPhones, PhoneLabels
+from pipeline.bench.probe import ProbeReport, probe_clips, probe_in_time, streams
+from pipeline.bench.subjects import Tokens
+from schemas import Utterance
+
+
+class Labels:
+    """What the probes are asked to tell.
+
+    Attributes:
+        speakers: of each clip, "" where unknown. about: by probe, where its labels come from.
+    """
+
+    def __init__(self, clips: Sequence[Utterance], phones: str | None) -> None:
+        """Raises UserError for a manifest of phones that cannot be read, MissingWeights."""
+        self.speakers = [str(clip.given.get("speaker", "")) for clip in clips]
+        self._durations_s = [clip.duration_s for clip in clips]
+        source = GivenPhones(phones) if phones else PhoneLabels()
+        self._phones = [source(clip) for clip in clips]
+        self.about = {
+            "phone": f"by {source.source}, every 20 ms, silence among them; other speakers' clips than it was trained on",
+            "speaker": "pieces of 2 s of other clips than it was trained on",
+        }
+        self._of_clips = {"speaker": self.speakers}
+        for name in sorted({label.name for clip in clips for label in clip.labels}):
+            self._of_clips[name] = [next((x.label for x in clip.labels if x.name == name), "") for clip in clips]
+            self.about[name] = "the corpus's own labels, pieces of 2 s of other clips than it was trained on"
+        if not any("emotion" in name for name in self._of_clips):
+            self.about["emotion"] = "skipped, the corpus has no emotion labels"
+
+    def probe(self, tokens: Sequence[Tokens], sizes: Sequence[int]) -> dict[str, ProbeReport | str]:
+        """The probes' reports on the tokens of all clips; or, in words, why there is none."""
+        given = streams(tokens, self._durations_s, sizes)
+        found = {"phone": probe_in_time(given, self._phones, self.speakers)}
+        return found | {name: probe_clips(given, labels) for name, labels in self._of_clips.items()}

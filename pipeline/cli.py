@@ -66,6 +66,7 @@ def _evaluations(parser: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--phones", metavar="MANIFEST", help="JSON lines with audio and phones (p, s, e); else by the aligner"
     )
+    p.add_argument("--probe-steps", type=int, default=300, help="of training each probe; 0: no probes (default 300)")
     p.add_argument(
         "--recogniser",
         metavar="MODEL",

@@ -193,7 +193,13 @@ def evaluate_tokens(args: argparse.Namespace) -> int:
     from pipeline.bench.run import run_evaluate_tokens
 
     return run_evaluate_tokens(
-        args.corpus, args.tokenizers, rows=args.rows, out=args.out, phones=args.phones, recogniser=args.recogniser
+        args.corpus,
+        args.tokenizers,
+        rows=args.rows,
+        out=args.out,
+        phones=args.phones,
+        recogniser=args.recogniser,
+        probe_steps=args.probe_steps,
     )
 
 

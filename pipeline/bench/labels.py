@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from pipeline.bench.phones import GivenPhones, PhoneLabels
-from pipeline.bench.probe import ProbeReport, probe_clips, probe_in_time, streams
+from pipeline.bench.probe import STEPS, ProbeReport, probe_clips, probe_in_time, streams
 from pipeline.bench.subjects import Tokens
 from schemas import Utterance
 
@@ -15,10 +15,14 @@ class Labels:
         speakers: of each clip, "" where unknown. about: by probe, where its labels come from.
     """
 
-    def __init__(self, clips: Sequence[Utterance], phones: str | None) -> None:
-        """Raises UserError for a manifest of phones that cannot be read, MissingWeights."""
+    def __init__(self, clips: Sequence[Utterance], phones: str | None, n_steps: int = STEPS) -> None:
+        """`n_steps`: of training each probe; 0 for no probes. Raises MissingWeights, or UserError for `phones`."""
         self.speakers = [str(clip.given.get("speaker", "")) for clip in clips]
         self._durations_s = [clip.duration_s for clip in clips]
+        self._n_steps = n_steps
+        if not n_steps:
+            self.about = {}
+            return
         source = GivenPhones(phones) if phones else PhoneLabels()
         self._phones = [source(clip) for clip in clips]
         self.about = {
@@ -34,6 +38,8 @@ class Labels:
 
     def probe(self, tokens: Sequence[Tokens], sizes: Sequence[int]) -> dict[str, ProbeReport | str]:
         """The probes' reports on the tokens of all clips; or, in words, why there is none."""
+        if not self._n_steps:
+            return {}
         given = streams(tokens, self._durations_s, sizes)
-        found = {"phone": probe_in_time(given, self._phones, self.speakers)}
-        return found | {name: probe_clips(given, labels) for name, labels in self._of_clips.items()}
+        found = {"phone": probe_in_time(given, self._phones, self.speakers, self._n_steps)}
+        return found | {name: probe_clips(given, labels, self._n_steps) for name, labels in self._of_clips.items()}

@@ -78,6 +78,8 @@ class GivenPhones:
             for text in Path(path).read_text(encoding="utf-8").splitlines():
                 number += 1
                 line = json.loads(text)
+                if not isinstance(line, dict):
+                    raise TypeError(f"{text[:40]!r} is no object")
                 self._lines[Path(line["audio"]).stem] = [_checked(phone) for phone in line.get("phones") or []]
         except OSError as error:
             raise UserError(f"--phones {path}: {error.strerror}") from None

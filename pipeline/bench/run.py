@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pipeline import files
 from pipeline.bench import subjects
+from pipeline.bench.probe import STEPS
 from pipeline.bench.report import Report, markdown, table
 from schemas import Utterance
 from schemas.errors import UserError
@@ -32,6 +33,7 @@ def run_evaluate_tokens(
     out: str | None = None,
     phones: str | None = None,
     recogniser: str = "whisper-tiny",
+    probe_steps: int = STEPS,
     say: Say = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> int:
     """Measure, print the table, and write tokens.md, tokens.json and tokens.png to `out`. Returns the exit code.
@@ -40,11 +42,15 @@ def run_evaluate_tokens(
     """
     if rows < 1:
         raise UserError(f"--rows {rows}: at least one clip is needed")
+    if probe_steps < 0:
+        raise UserError(f"--probe-steps {probe_steps}: 0 leaves the probes out, and less is nothing")
     for name in names:
         subjects.parse(name)
     check_packages()
     clips = first_clips(corpus, rows)
-    report = evaluate(clips, names, corpus=corpus, phones=phones, recogniser=recogniser, say=say)
+    report = evaluate(
+        clips, names, corpus=corpus, phones=phones, recogniser=recogniser, probe_steps=probe_steps, say=say
+    )
     print(table(report))
     if out is not None:
         from pipeline.bench.picture import picture
@@ -80,6 +86,7 @@ def evaluate(
     corpus: str = "",
     phones: str | None = None,
     recogniser: str = "whisper-tiny",
+    probe_steps: int = STEPS,
     say: Say = lambda line: None,
 ) -> Report:
     """Every tokenizer on the same clips, the clips themselves first."""
@@ -93,7 +100,7 @@ def evaluate(
     asked = [subjects.make(name) for name in dict.fromkeys(names) if name != subjects.ORIGINAL]
     say(f"{len(clips)} clips, {seconds:.1f} s")
     originals = [resample(clip.samples, clip.rate_hz, RATE_HZ) for clip in clips]
-    labels = Labels(clips, phones)
+    labels = Labels(clips, phones, probe_steps)
     bench = Bench(clips, originals, labels, Listener(recogniser), Voices(), say)
     results = [bench.originals()]
     results += [bench.measure(subject) for subject in asked]

@@ -19,6 +19,10 @@ MEASURES = ("pesq_wb", "stoi", "mel_distance", "stft_distance", "si_sdr_db", "f0
 _WINDOWS = (2048, 512)
 _N_MELS = (150, 80)
 _FLOOR = 1e-5
+_LEAST_STOI_S = 0.4
+"""30 frames of 12.8 ms: STOI compares stretches of that length."""
+_APERIODIC = 0.3
+"""YIN's threshold, twice the usual: with that, only frames so clear are compared that nearly any codec keeps their pitch."""
 _LEAST_VOICED = 10
 """Frames of 10 ms; a correlation over fewer says nothing."""
 
@@ -65,6 +69,8 @@ def _stoi(original: np.ndarray, heard: np.ndarray) -> float:
     """Taal et al. 2011; NaN for less than 0.4 s of speech."""
     from pystoi import stoi
 
+    if len(original) < _LEAST_STOI_S * RATE_HZ:
+        return math.nan
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         try:
@@ -117,7 +123,7 @@ def f0_correlation(original: np.ndarray, heard: np.ndarray) -> float:
     Codec-SUPERB warps the two contours onto each other first (DTW), which hides a pitch that comes late; here frames are
     compared at their own times, and the pitch is the project's own (YIN) instead of Praat's.
     """
-    a, b = f0_hz(original, RATE_HZ), f0_hz(heard, RATE_HZ)
+    a, b = f0_hz(original, RATE_HZ, _APERIODIC), f0_hz(heard, RATE_HZ, _APERIODIC)
     both = (a > 0) & (b > 0)
     if both.sum() < _LEAST_VOICED:
         return math.nan

@@ -1,4 +1,4 @@
-"""The bench's results as one picture: a panel a measure, a bar a tokenizer."""
+"""The bench's results as one picture: a panel a measure, a bar a tokenizer; the clips themselves are a dashed line."""
 
 import io
 import textwrap
@@ -9,10 +9,11 @@ from typing import Any
 
 from pipeline.bench.probe import ProbeReport
 from pipeline.bench.report import Report, Result, mean, probe_accuracy
+from pipeline.bench.subjects import ORIGINAL
 
 _DPI = 130
 _GREY, _INK = "#8a8a8a", "#222222"
-_COLOURS = ("#555555", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#b8a900")
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#b8a900")
 """Okabe and Ito's, which people who do not tell red from green can tell apart."""
 
 
@@ -35,16 +36,18 @@ def picture(report: Report) -> bytes:
 
     matplotlib.use("agg")
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+    results = [r for r in report.results if r.name != ORIGINAL]
     panels = _panels(report)
     columns = 3
     n_rows = -(-len(panels) // columns)
-    bars = len(report.results)
-    figure = Figure(figsize=(13, n_rows * (0.85 + 0.3 * bars) + 1.0), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(13, n_rows * (1.05 + 0.3 * len(results)) + 0.6), dpi=_DPI)
+    figure.set_layout_engine(ConstrainedLayoutEngine(h_pad=0.12, hspace=0.04))
     axes = figure.subplots(n_rows, columns, squeeze=False)
     for i, axis in enumerate(axes.flat):
         if i < len(panels):
-            _draw(axis, panels[i], report.results, labels=i % columns == 0)
+            _draw(axis, panels[i], results, labels=i % columns == 0)
         else:
             axis.set_axis_off()
     c = report.conditions
@@ -56,7 +59,7 @@ def picture(report: Report) -> bytes:
 
 def _panels(report: Report) -> list[Panel]:
     """Those that at least one tokenizer has a value for."""
-    original = next((r.wer for r in report.results if r.stream is None and r.encode_x is None), None)
+    original = next((r.wer for r in report.results if r.name == ORIGINAL), None)
     panels = [
         Panel(
             "bit rate, kbit/s: raw, and (dark) coded, order 1",
@@ -81,18 +84,20 @@ def _panels(report: Report) -> list[Panel]:
             "word error rate (lower is better)",
             lambda r: r.wer,
             "{:.1%}",
-            line=(original, "original") if original is not None else None,
+            line=_line(original, "the clips themselves"),
         ),
-        Panel("STOI", lambda r: r.signal.get("stoi"), "{:.3f}"),
-        Panel("PESQ wb", lambda r: r.signal.get("pesq_wb"), "{:.2f}"),
-        Panel("mel distance (lower is better)", lambda r: r.signal.get("mel_distance"), "{:.2f}"),
-        Panel("F0 correlation", lambda r: r.signal.get("f0_correlation"), "{:.3f}"),
         Panel(
             "speaker similarity, cosine",
             lambda r: r.speaker_similarity,
             "{:.3f}",
             line=_line(report.conditions.get("similarity_of_two_speakers"), "other speakers"),
         ),
+        Panel("STOI, at most 1", lambda r: r.signal.get("stoi"), "{:.3f}"),
+        Panel("PESQ wide band, at most 4.64", lambda r: r.signal.get("pesq_wb"), "{:.2f}"),
+        Panel("mel distance (lower is better)", lambda r: r.signal.get("mel_distance"), "{:.2f}"),
+        Panel("STFT distance (lower is better)", lambda r: r.signal.get("stft_distance"), "{:.2f}"),
+        Panel("SI-SDR, dB", lambda r: r.signal.get("si_sdr_db"), "{:.1f}"),
+        Panel("F0 correlation", lambda r: r.signal.get("f0_correlation"), "{:.3f}"),
     ]
     for name in dict.fromkeys(name for r in report.results for name in r.probes):
         known = [r.probes[name] for r in report.results if isinstance(r.probes.get(name), ProbeReport)]
@@ -109,7 +114,7 @@ def _panels(report: Report) -> list[Panel]:
         Panel("encoding, x real time (log)", lambda r: r.encode_x, "{:.3g}", log=True),
         Panel("decoding, x real time (log)", lambda r: r.decode_x, "{:.3g}", log=True),
     ]
-    return [panel for panel in panels if any(panel.get(r) is not None for r in report.results)]
+    return [panel for panel in panels if any(panel.get(r) is not None for r in report.results if r.name != ORIGINAL)]
 
 
 def _line(value: float | None, name: str) -> tuple[float, str] | None:
@@ -117,6 +122,8 @@ def _line(value: float | None, name: str) -> tuple[float, str] | None:
 
 
 def _draw(axis: Any, panel: Panel, results: list[Result], *, labels: bool) -> None:
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
     values = [panel.get(r) for r in results]
     known = [v for v in values if v is not None]
     places = range(len(results))
@@ -124,6 +131,9 @@ def _draw(axis: Any, panel: Panel, results: list[Result], *, labels: bool) -> No
     top = max([*known, *([panel.line[0]] if panel.line else [])])
     least = min([0.0, *known])
     axis.set_title(panel.title, fontsize=10, loc="left", color=_INK)
+    if "%" in panel.form:
+        axis.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+    axis.xaxis.set_major_locator(LogLocator() if panel.log else MaxNLocator(5))
     if panel.log:
         axis.set_xscale("log")
         axis.set_xlim(min([1.0, *known]) / 2, top * 6)
@@ -140,8 +150,9 @@ def _draw(axis: Any, panel: Panel, results: list[Result], *, labels: bool) -> No
             axis.barh(place, part, height=0.3, color=colour)
             text += f" / {panel.form.format(part)}"
         axis.annotate(
-            text, (max(value, 0.0), place), (4, 0), textcoords="offset points", va="center", fontsize=9, color=_INK
-        )
+            text, (max(value, 0.0), place), (4, 0), textcoords="offset points", va="center", fontsize=9, color=_INK,
+            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}, zorder=4,
+        )  # fmt: skip
     if panel.line is not None:
         axis.axvline(panel.line[0], color=_INK, linewidth=0.9, linestyle=(0, (4, 3)))
         axis.annotate(

@@ -46,6 +46,8 @@ def run_evaluate_tokens(
         raise UserError(f"--probe-steps {probe_steps}: 0 leaves the probes out, and less is nothing")
     for name in names:
         subjects.parse(name)
+    if set(names) == {subjects.ORIGINAL}:
+        raise UserError(f"--tokenizer {subjects.ORIGINAL} is always the first row; name a tokenizer beside it")
     check_packages()
     clips = first_clips(corpus, rows)
     report = evaluate(

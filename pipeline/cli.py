@@ -14,6 +14,8 @@ the usual way:
   antiphon speak model --text "Good morning" --out hello.wav
 """
 
+_RESUMABLE = ("prepare", "retry", "dialogues", "train")
+
 
 def _part(text: str) -> tuple[int, int]:
     number, slash, of = text.partition("/")
@@ -204,10 +206,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"antiphon {args.command}: {show(str(error.filename))}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            f"\nantiphon {args.command}: interrupted; what is committed stays, and the same command goes on",
-            file=sys.stderr,
-        )
+        goes_on = "; what is committed stays, and the same command goes on" if args.command in _RESUMABLE else ""
+        print(f"\nantiphon {args.command}: interrupted{goes_on}", file=sys.stderr)
         return 130
 
 

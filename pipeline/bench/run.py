@@ -46,6 +46,8 @@ def run_evaluate_tokens(
         raise UserError(f"--probe-steps {probe_steps}: 0 leaves the probes out, and less is nothing")
     for name in names:
         subjects.parse(name)
+    if out is not None and Path(out).is_file():
+        raise UserError(f"--out {out}: that is a file; name a folder")
     if set(names) == {subjects.ORIGINAL}:
         raise UserError(f"--tokenizer {subjects.ORIGINAL} is always the first row; name a tokenizer beside it")
     check_packages()

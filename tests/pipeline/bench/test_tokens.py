@@ -124,6 +124,7 @@ def test_the_command_writes_table_figures_and_picture(
         (["no-corpus", "--tokenizer", "units"], "no-corpus: no corpus here"),
         (["{corpus}", "--tokenizer", "unitz"], "no such tokenizer"),
         (["{corpus}", "--tokenizer", "units", "--rows", "0"], "--rows 0"),
+        (["{corpus}", "--tokenizer", "units", "--out", __file__], "that is a file"),
         (["{corpus}", "--tokenizer", "original"], "always the first row"),
         (["{corpus}", "--tokenizer", "codec:n_codebooks=99"], "n_codebooks is 99"),
         (["{corpus}", "--tokenizer", "units", "--phones", "absent.jsonl"], "absent.jsonl: No such file"),

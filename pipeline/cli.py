@@ -58,7 +58,7 @@ def _evaluations(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         action="append",
         required=True,
-        help="units, codec, taste, lyra, melspec, or a folder with a transformers codec; settings after a colon "
+        help="units, codec, taste, lyra, melspec, or a transformers codec (a folder or a pulled name); settings after a colon "
         "(codec:n_codebooks=2); may be given many times",
     )
     p.add_argument("--rows", type=int, default=60, help="the corpus's first clips (default 60)")

@@ -17,6 +17,7 @@ from transforms.resample import resample
 from transforms.stage import Stage
 from transforms.taste.stage import TasteOptions
 from transforms.units.stage import UnitsOptions
+from transforms.weights import MissingWeights, locate
 
 ORIGINAL = "original"
 """The clips themselves: always the first row."""
@@ -25,7 +26,7 @@ NAMES = """units, codec, taste: as `antiphon prepare` makes them
   lyra: Lyra v2
   melspec: the log-mel spectrogram through HiFi-GAN, nothing quantised: the floor of mel codecs
   original: the clips themselves, always the first row
-  a folder with a transformers codec (EnCodec, Mimi, DAC, ...)
+  a folder with a transformers codec (EnCodec, Mimi, DAC, ...), or the name of one that was pulled
 each of the first four with settings after a colon, as in `codec:n_codebooks=2` or
 `units:model=hubert,backend=transformers,layer=9,quantizer=units.safetensors`"""
 
@@ -93,7 +94,10 @@ def parse(name: str) -> tuple[str, Options | None]:
 
 
 def _folder(name: str) -> CodecOptions:
-    config = Path(name) / "config.json"
+    try:
+        config = locate(name).path / "config.json"
+    except (MissingWeights, ValueError):
+        config = Path(name) / "config.json"
     if not config.is_file():
         there = f"; {name} has no config.json" if Path(name).is_dir() else ""
         raise UserError(f"--tokenizer {name}: no such tokenizer{there}. There are:\n  {NAMES}")

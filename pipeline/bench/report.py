@@ -157,6 +157,8 @@ def notes(report: Report) -> list[str]:
             f"speaker similarity of other clips of the same speaker: {c['similarity_of_one_speaker']:.3f}, "
             f"of other speakers: {c['similarity_of_two_speakers']:.3f}"
         )
+    if c.get("unfinished"):
+        lines.append(f"interrupted: without {', '.join(c['unfinished'])}")
     for name, about in c["probes"].items():
         lines.append(f"{name} probe: {about}{_references(report, name)}")
     return lines

@@ -36,7 +36,8 @@ def run_evaluate_tokens(
     probe_steps: int = STEPS,
     say: Say = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> int:
-    """Measure, print the table, and write tokens.md, tokens.json and tokens.png to `out`. Returns the exit code.
+    """Measure, print the table, and write tokens.md, tokens.json and tokens.png to `out`. Returns the exit code:
+    130 where it was interrupted, of which the table then says so and holds what was finished.
 
     Raises UserError: a name that is none, missing weights or packages, no corpus there, no rows in it.
     """
@@ -63,7 +64,7 @@ def run_evaluate_tokens(
         files.write(files.join(out, "tokens.json"), (json.dumps(report.as_json(), indent=1) + "\n").encode())
         files.write(files.join(out, "tokens.png"), picture(report))
         say(f"written: {files.join(out, 'tokens.md')}, tokens.json, tokens.png")
-    return 0
+    return 130 if report.conditions["unfinished"] else 0
 
 
 def check_packages() -> None:
@@ -93,7 +94,7 @@ def evaluate(
     probe_steps: int = STEPS,
     say: Say = lambda line: None,
 ) -> Report:
-    """Every tokenizer on the same clips, the clips themselves first."""
+    """Every tokenizer on the same clips, the clips themselves first. Interrupted, it ends with those that are finished."""
     from pipeline.bench.heard import Listener, Voices, similarity_of_clips
     from pipeline.bench.labels import Labels
     from pipeline.bench.measure import Bench, clock
@@ -107,7 +108,15 @@ def evaluate(
     labels = Labels(clips, phones, probe_steps)
     bench = Bench(clips, originals, labels, Listener(recogniser), Voices(), say)
     results = [bench.originals()]
-    results += [bench.measure(subject) for subject in asked]
+    unfinished: list[str] = []
+    for i, subject in enumerate(asked):
+        try:
+            results.append(bench.measure(subject))
+        except KeyboardInterrupt:
+            if i == 0:
+                raise
+            unfinished = [left.name for left in asked[i:]]
+            break
     same, other = similarity_of_clips(bench.voiceprints, labels.speakers)
     conditions = {
         "corpus": Path(corpus).name,
@@ -121,6 +130,7 @@ def evaluate(
         "similarity_of_one_speaker": same,
         "similarity_of_two_speakers": other,
         "probes": labels.about,
+        "unfinished": unfinished,
     }
     return Report(conditions, results)
 

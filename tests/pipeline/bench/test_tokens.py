@@ -11,7 +11,7 @@ from pipeline.bench.heard import Listener, Voices
 from pipeline.bench.labels import Labels
 from pipeline.bench.measure import Bench
 from pipeline.bench.report import Report, Result, markdown, table
-from pipeline.bench.subjects import Tokens
+from pipeline.bench.subjects import Subject, Tokens
 from pipeline.cli import main
 from pipeline.config import load
 from pipeline.prepare import plan_of, prepare, stages_of
@@ -116,6 +116,28 @@ def test_the_command_writes_table_figures_and_picture(
     assert found["conditions"]["clips"] == 4
     assert (tmp_path / "new" / "tokens.png").read_bytes().startswith(b"\x89PNG")
     assert "| WER |" in (tmp_path / "new" / "tokens.md").read_text()
+
+
+def test_ctrl_c_keeps_the_tokenizers_that_are_finished(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measure = Bench.measure
+
+    def impatient(bench: Bench, subject: Subject) -> Result:
+        if subject.name != "units":
+            raise KeyboardInterrupt
+        return measure(bench, subject)
+
+    monkeypatch.setattr(Bench, "measure", impatient)
+    command = ["evaluate", "tokens", str(corpus), "--rows", "1", "--probe-steps", "0", "--out", str(tmp_path)]
+    assert main([*command, "--tokenizer", "units", "--tokenizer", "lyra", "--tokenizer", "taste"]) == 130
+    assert "interrupted: without lyra, taste" in capsys.readouterr().out
+    assert [row["name"] for row in json.loads((tmp_path / "tokens.json").read_text())["tokenizers"]] == [
+        "original",
+        "units",
+    ]
+    assert main([*command, "--tokenizer", "lyra"]) == 130
+    assert "antiphon evaluate: interrupted" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from pipeline.bench.phones import GivenPhones, PhoneLabels
-from pipeline.bench.probe import STEPS, ProbeReport, probe_clips, probe_in_time, streams
+from pipeline.bench.probe import FOLDS, STEPS, ProbeReport, probe_clips, probe_in_time, streams
 from pipeline.bench.subjects import Tokens
 from schemas import Utterance
 
@@ -26,15 +26,18 @@ class Labels:
         source = GivenPhones(phones) if phones else PhoneLabels()
         self._phones = [source(clip) for clip in clips]
         self.about = {
-            "phone": f"by {source.source}, every 20 ms, silence among them; other speakers' clips than it was trained on",
-            "speaker": "pieces of 2 s of other clips than it was trained on",
+            "phone": f"by {source.source}, every 20 ms, silence among them; trained on other {self._apart()}",
+            "speaker": "pieces of 2 s; trained on other clips of the same speakers",
         }
         self._of_clips = {"speaker": self.speakers}
         for name in sorted({label.name for clip in clips for label in clip.labels}):
             self._of_clips[name] = [next((x.label for x in clip.labels if x.name == name), "") for clip in clips]
-            self.about[name] = "the corpus's own labels, pieces of 2 s of other clips than it was trained on"
+            self.about[name] = "the corpus's own labels, pieces of 2 s; trained on other clips"
         if not any("emotion" in name for name in self._of_clips):
             self.about["emotion"] = "skipped, the corpus has no emotion labels"
+
+    def _apart(self) -> str:
+        return "speakers" if all(self.speakers) and len(set(self.speakers)) >= FOLDS else "clips"
 
     def probe(self, tokens: Sequence[Tokens], sizes: Sequence[int]) -> dict[str, ProbeReport | str]:
         """The probes' reports on the tokens of all clips; or, in words, why there is none."""

@@ -49,7 +49,6 @@ class TasteLayoutOptions(LayoutOptions):
 class TasteLayout(Layout):
     """Text, and R rows of TASTE codes one word later. `Example.codes` is `[W, R]`."""
 
-    name = "taste"
     kinds = ("taste",)
     options: TasteLayoutOptions
 

@@ -39,7 +39,7 @@ def config(args: argparse.Namespace) -> int:
         if args.section not in Config.model_fields:
             raise UserError(f"no section {args.section!r}; there are {', '.join(Config.model_fields)}")
         lines = text.splitlines()
-        wanted = (f"{args.section}:", f"  {args.section}.", f"  {args.section} =")
+        wanted = (f"{args.section}:", f"{args.section}.", f"  {args.section}.", f"  {args.section} =")
         keep = False
         picked = []
         for line in lines:

@@ -90,7 +90,7 @@ def run_layout(
         assignments: options of the layout, `a=b`. trunk: whose tokenizer writes the words; empty for the default of `train`.
         row_id: only the example whose id begins so. steps: positions to draw.
 
-    Raises UserError for a layout or option that there is not, a trunk without a tokenizer, or a corpus without the layout's streams.
+    Raises UserError for a layout or option that there is not, a trunk without a tokenizer, or a corpus without the streams.
     """
     from pydantic import ValidationError
 

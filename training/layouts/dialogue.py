@@ -24,12 +24,11 @@ def grouped(rows: Iterable[dict[str, Any]], key: Callable[[dict[str, Any]], Any]
 def joined(parts: list[Example], role: str = "") -> Example:
     """Examples said one after the other, as one: words, codes and units follow each other, and so do times."""
     offsets = np.cumsum([0.0, *(part.audio_s for part in parts)])
-    first = parts[0]
     return Example(
         words=[word for part in parts for word in part.words],
         starts_s=np.concatenate([part.starts_s + at for part, at in zip(parts, offsets, strict=False)]),
-        codes=np.concatenate([part.codes for part in parts], axis=1) if first.codes.size else first.codes,
-        id=first.id,
+        codes=np.concatenate([part.codes for part in parts], axis=1),
+        id=parts[0].id,
         audio_s=float(offsets[-1]),
         ends_s=np.concatenate([part.ends_s + at for part, at in zip(parts, offsets, strict=False)]),
         units=np.concatenate([part.units for part in parts]),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from schemas import Tokenizer
 from schemas.errors import UserError
-from tests.training.laid import CARDS, VOCABULARY, V, examples, layout_of, sample, speech_ids
+from tests.training.laid import CARDS, VOCABULARY, V, examples, layout_of, sample, speech_ids, words
 from training.layouts import NAMES, Example, Layout, Vocabulary, make
 from training.layouts.base import BOTH, IGNORE, NOTHING, SPEECH, TEXT
 
@@ -245,6 +245,22 @@ def test_what_is_sampled_can_be_read_and_begins_as_it_was_told(name: str, data: 
         whole = getattr(layout.options, "text_chunk", None)
         laid = layout.apply(again) if whole is None else layout.lay_out(again, whole)  # type: ignore[attr-defined]
         np.testing.assert_array_equal(laid.inputs, inputs)
+
+
+@every_layout
+@settings(deadline=None, max_examples=10)
+@given(said=words)
+def test_a_text_alone_fits_into_the_rows_of_every_layout(name: str, said: list[list[int]]) -> None:
+    layout = layout_of(name)
+    laid = layout.text_only(said, "t")
+    tokens = [token for word in said for token in word]
+    assert laid.labels[:-1, 0].tolist() == [*tokens, layout.rows[0].special(layout.text_marks[1])]
+    assert (laid.inputs[:, 1:] == NOTHING).all()
+    assert (laid.labels[:, 1:] == IGNORE).all()
+    assert (laid.modality == TEXT).all()
+    found = layout.undo(laid.inputs)
+    assert found.words == ([] if name == "taste" or (name.startswith(("step", "audiolm-c"))) else said)
+    assert found.codes.size == found.units.size == 0
 
 
 def test_unknown_cards_do_not_matter() -> None:

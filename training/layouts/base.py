@@ -182,6 +182,8 @@ class Layout(abc.ABC):
     """
 
     kinds: ClassVar[tuple[str, ...]]
+    text_marks: ClassVar[tuple[str, str]] = ("bos", "eos")
+    """The specials of the text row before and after a text that nobody speaks."""
     rows: tuple[Row, ...]
 
     def __init__(self, options: LayoutOptions, vocabulary: Vocabulary, cards: Mapping[str, Tokenizer]) -> None:
@@ -249,6 +251,21 @@ class Layout(abc.ABC):
     @abc.abstractmethod
     def apply(self, example: Example) -> Sequence:
         """Lay an example out. Raises ValueError, naming it, where its parts do not fit together."""
+
+    def text_only(self, words: list[list[int]], id: str = "") -> Sequence:
+        """A text without sound, in this layout's rows: so that a model keeps its language while it learns to speak."""
+        row = self.rows[0]
+        ids = [
+            row.special(self.text_marks[0]),
+            *(token for word in words for token in word),
+            row.special(self.text_marks[1]),
+        ]
+        inputs = np.full((len(ids), len(self.rows)), NOTHING, dtype=np.int64)
+        inputs[:, 0] = ids
+        learnt = np.zeros(inputs.shape, dtype=bool)
+        learnt[1:, 0] = True
+        example = Example(words, np.zeros(len(words)), self.no_codes(), id)
+        return finish(inputs, learnt, np.ones(inputs.shape, dtype=np.float32), 0, example)
 
     @abc.abstractmethod
     def undo(self, inputs: np.ndarray) -> Parts:

@@ -40,6 +40,7 @@ class ChainLayout(DialogueLayout, UnitLayout):
     """The template, once for each answer."""
 
     specials = ((HUMAN, SOSP, EOH, ANSWER, TA, UA, EOA), (EOSP,))
+    text_marks = (ANSWER, EOA)
     options: ChainLayoutOptions
 
     def apply(self, example: Example) -> Sequence:

@@ -85,6 +85,7 @@ class ChunkLayout(UnitLayout):
     """Chunks of text and units."""
 
     specials = (("bos", "end"), ("eos", "fill"))
+    text_marks = ("bos", "end")
     options: ChunkLayoutOptions
 
     def __init__(self, options: LayoutOptions, vocabulary: Vocabulary, cards: Mapping[str, Tokenizer]) -> None:

@@ -158,7 +158,7 @@ class CodecLayout(Layout):
 
     def undo(self, inputs: np.ndarray) -> Parts:
         text = inputs[:, 0]
-        n_frames = int((inputs[:, 1] != self.pads[1]).sum())
+        n_frames = int(((inputs[:, 1] != self.pads[1]) & (inputs[:, 1] != NOTHING)).sum())
         codes = np.stack([inputs[1 + d : 1 + d + n_frames, 1 + k] for k, d in enumerate(self.delays)])
         codes[codes >= self.pads[1:, None]] = NOTHING
         words = self.vocabulary.split(text[(text >= 0) & (text < self.vocabulary.size)])

@@ -37,6 +37,7 @@ class GroupLayout(Layout):
     """Text, and K x `group` rows of codes."""
 
     kinds = ("codec",)
+    text_marks = ("sosp", "eosp")
     options: GroupLayoutOptions
 
     def __init__(self, options: LayoutOptions, vocabulary: Vocabulary, cards: Mapping[str, Tokenizer]) -> None:
@@ -78,7 +79,7 @@ class GroupLayout(Layout):
         text = inputs[:, 0]
         groups = inputs[:, 1:].reshape(len(inputs), self.n_codebooks, self.options.group)
         codes = groups.transpose(1, 0, 2).reshape(self.n_codebooks, -1)
-        there = (codes < self.pads[:: self.options.group, None]).all(axis=0)
+        there = ((codes >= 0) & (codes < self.pads[:: self.options.group, None])).all(axis=0)
         return Parts(self.vocabulary.split(text[text < self.vocabulary.size]), codes[:, there])
 
     def kept(self, example: Example) -> Parts:

@@ -37,7 +37,7 @@ class InterleaveLayoutOptions(UnitLayoutOptions):
 class InterleaveLayout(UnitLayout):
     """Spans of words, each as text or as units. Pure: which is which depends on the example's id."""
 
-    specials = (("[Speech]", "eos"), ("[Text]", "eos"))
+    specials = (("bos", "[Speech]", "eos"), ("[Text]", "eos"))
     options: InterleaveLayoutOptions
 
     def speech(self, example: Example) -> np.ndarray:

@@ -51,7 +51,7 @@ class OrderLayout(Layout):
         super().__init__(options, vocabulary, cards)
         sizes = self.card.sizes[: self.options.codebooks]
         codes = [Row(f"codec_{k}", size, ("pad",)) for k, size in enumerate(sizes)]
-        self.rows = (Row("text", vocabulary.size, ("bos", START)), *codes)
+        self.rows = (Row("text", vocabulary.size, ("bos", "eos", START)), *codes)
         self.n_codebooks = len(sizes)
 
     def no_codes(self) -> np.ndarray:

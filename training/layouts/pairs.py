@@ -44,7 +44,7 @@ class PairLayout(StreamLayout):
 class StepLayout(PairLayout):
     """Chunks of units and of codes; each stream ends with EOS, and the other goes on alone."""
 
-    specials = (("bos",), ("eos",), ("eos",))
+    specials = (("bos", "eos"), ("eos",), ("eos",))
     options: StepLayoutOptions
 
     def __init__(self, options: LayoutOptions, vocabulary: Vocabulary, cards: Mapping[str, Tokenizer]) -> None:
@@ -124,7 +124,11 @@ class AudioLMLayout(PairLayout):
         sizes = cards["codec"].sizes
         coarse = self.options.coarse or max(1, min(4, len(sizes) // 2))
         codes = [Row(f"codec_{k}", size, ("eos",)) for k, size in enumerate(sizes[:coarse])]
-        self.rows = (Row("text", vocabulary.size, ("bos",)), Row("units", cards["units"].sizes[0], ("end",)), *codes)
+        self.rows = (
+            Row("text", vocabulary.size, ("bos", "eos")),
+            Row("units", cards["units"].sizes[0], ("end",)),
+            *codes,
+        )
         self.n_codebooks = len(codes)
 
     def no_codes(self) -> np.ndarray:

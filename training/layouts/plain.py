@@ -61,7 +61,7 @@ class UnitsLayoutOptions(UnitLayoutOptions):
 class UnitsLayout(UnitLayout):
     """BOS, the units, EOS. There are no words in it."""
 
-    specials = (("bos",), ("eos",))
+    specials = (("bos", "eos"), ("eos",))
 
     def apply(self, example: Example) -> Sequence:
         stream = Stream(self.rows)

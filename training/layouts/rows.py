@@ -63,6 +63,7 @@ class KimiLayoutOptions(RowsLayoutOptions):
 class RowsLayout(Layout):
     """Text from step 0, K rows of speech from step `delays[k]`; each row ends with its own mark."""
 
+    text_marks = ("start", "eot")
     options: RowsLayoutOptions
     delays: tuple[int, ...]
 

@@ -35,7 +35,7 @@ class TextSpeechLayoutOptions(UnitLayoutOptions):
 class TextSpeechLayout(UnitLayout):
     """(Prompt,) text, speech."""
 
-    specials = (("bos", "[Speech]"), ("[Text]", "eos"))
+    specials = (("bos", "[Speech]", "eos"), ("[Text]", "eos"))
     options: TextSpeechLayoutOptions
 
     def n_prompt(self, example: Example) -> int:

@@ -27,11 +27,14 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Generation:
-    """What was said: its words, its codes (`[K, T]`, or `[W, R]` for word-aligned layouts) and the raw inputs `[S, R]`."""
+    """What was said: its words, its codes (`[K, T]`, or `[W, R]` for word-aligned layouts), its units `[U]`, in layouts that have
+    them, and the raw inputs `[S, R]`.
+    """
 
     words: list[str]
     codes: np.ndarray
     inputs: np.ndarray
+    units: np.ndarray
 
     @property
     def text(self) -> str:
@@ -92,15 +95,16 @@ def generate(
     words = checkpoint.text.encode(text.split())
     example = _example(checkpoint, prefix)
     silent = np.full(len(words), np.inf)
-    example = Example(example.words + words, np.concatenate([example.starts_s, silent]), example.codes)
+    example.words = example.words + words
+    example.starts_s, example.ends_s = (np.concatenate([at, silent]) for at in (example.starts_s, example.ends_s))
     prompt = layout.prompt(example, max_s)
     sampler = _Sampler(checkpoint.model, sampling or Sampling())
     with _one_thread():
         while (column := prompt.next(sampler.draw)) is not None:
             sampler.columns.append(column)
     inputs = np.stack(sampler.columns)
-    said, codes = layout.undo(inputs)
-    return Generation(checkpoint.text.decode(said), codes, inputs)
+    said, codes, units = layout.undo(inputs)
+    return Generation(checkpoint.text.decode(said), codes, inputs, units)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from training.layouts import CodecLayoutOptions, TasteLayoutOptions
+from training.layouts import AnyLayoutOptions, TasteLayoutOptions
 from training.layouts.base import Options
 
 
@@ -17,8 +17,8 @@ class TrainOptions(Options):
     """Keep only the trunk's first layers (SmolLM2-135M has 30); null keeps all. Four suit two cores."""
     train_text_embeddings: bool = False
     """Also train the trunk's text embeddings and text head. Frozen, they save time and memory and forget less."""
-    layout: TasteLayoutOptions | CodecLayoutOptions = Field(default=TasteLayoutOptions(), discriminator="name")
-    """How a row becomes a sequence: `layout.name` is taste or codec."""
+    layout: AnyLayoutOptions = Field(default=TasteLayoutOptions(), discriminator="name")
+    """How a row becomes a sequence: docs/layouts.md shows them all."""
 
     steps: int = Field(default=200, ge=1)
     """Optimizer steps."""

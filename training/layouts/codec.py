@@ -13,6 +13,7 @@ counted), text that outlasts the sound lengthens the sequence, and so do the del
 """
 
 from collections import deque
+from collections.abc import Mapping
 from collections.abc import Sequence as Sized
 from typing import Literal
 
@@ -27,6 +28,7 @@ from training.layouts.base import (
     Example,
     Layout,
     LayoutOptions,
+    Parts,
     Prompt,
     Row,
     Sequence,
@@ -76,13 +78,12 @@ class CodecLayout(Layout):
     """Text, and K rows of codec codes, each late by its delay. `Example.codes` is `[K, T]`."""
 
     name = "codec"
-    kind = "codec"
-    column = "codec_codes"
+    kinds = ("codec",)
     options: CodecLayoutOptions
 
-    def __init__(self, options: LayoutOptions, vocabulary: Vocabulary, card: Tokenizer) -> None:
-        super().__init__(options, vocabulary, card)
-        sizes = card.sizes[: self.options.codebooks]
+    def __init__(self, options: LayoutOptions, vocabulary: Vocabulary, cards: Mapping[str, Tokenizer]) -> None:
+        super().__init__(options, vocabulary, cards)
+        sizes = self.card.sizes[: self.options.codebooks]
         text = Row("text", vocabulary.size, ("pad", "epad", "eos", "bos"))
         self.rows = (text, *(Row(f"codec_{k}", size, ("pad",)) for k, size in enumerate(sizes)))
         self.pads = np.array([row.special("pad") for row in self.rows], dtype=np.int64)
@@ -136,11 +137,15 @@ class CodecLayout(Layout):
         weights[:, 1] = self.options.first_codebook_weight
         return finish(inputs, learnt, weights, shifted, example)
 
-    def undo(self, inputs: np.ndarray) -> tuple[list[list[int]], np.ndarray]:
+    def kept(self, example: Example) -> Parts:
+        return Parts(example.words, example.codes[: len(self.delays)])
+
+    def undo(self, inputs: np.ndarray) -> Parts:
         text = inputs[:, 0]
         n_frames = int((inputs[:, 1] < self.pads[1]).sum())
         codes = [inputs[1 + d : 1 + d + n_frames, 1 + k] for k, d in enumerate(self.delays)]
-        return self.vocabulary.split(text[(text >= 0) & (text < self.vocabulary.size)]), np.stack(codes)
+        words = self.vocabulary.split(text[(text >= 0) & (text < self.vocabulary.size)])
+        return Parts(words, np.stack(codes))
 
     def prompt(self, example: Example, max_s: float) -> "CodecPrompt":
         return CodecPrompt(self, example, max(1, round(max_s * self.card.rate_hz)))

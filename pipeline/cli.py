@@ -45,6 +45,28 @@ def _evaluations(parser: argparse.ArgumentParser) -> None:
     p.add_argument("corpus", metavar="CORPUS")
     p.add_argument("--json", action="store_true", help="as one JSON object")
 
+    p = kind(
+        "lm", "how often a model finds the good side of a pair likelier: sWUGGY, sBLIMP, StoryCloze, SALMon, your own"
+    )
+    p.add_argument("checkpoint", metavar="CHECKPOINT")
+    p.add_argument(
+        "--suite", required=True, metavar="NAME", help="swuggy, sblimp, storycloze, topic-storycloze, salmon, pairs"
+    )
+    p.add_argument("--data", required=True, nargs="+", metavar="PATH", help="the suite's files or folders")
+    p.add_argument("--out", metavar="JSONL", help="write each pair's scores here")
+    p.add_argument("--config", help="config of the training corpus, where its stages are not the defaults")
+    p.add_argument("--cache", metavar="FOLDER", help="where the tokens of what is heard are kept")
+    p.add_argument("--json", action="store_true", help="as one JSON object")
+    _assignments(
+        p, "score=sum, streams=[first], words=asr, speak.backend=kokoro ...; `antiphon config evaluate-lm` prints all"
+    )
+
+
+def _assignments(parser: argparse.ArgumentParser, such_as: str) -> None:
+    parser.add_argument(
+        "--set", dest="assignments", metavar="A=C", action="append", default=[], help=f"set one option: {such_as}"
+    )
+
 
 def _with_evaluation(argv: Sequence[str]) -> list[str]:
     """`evaluate CHECKPOINT CORPUS` as `evaluate loss CHECKPOINT CORPUS`; any other command line as it is."""

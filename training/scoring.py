@@ -21,7 +21,7 @@ from training.layouts import Layout
 from training.layouts.base import IGNORE
 from training.layouts.base import Sequence as Laid
 from training.model import HybridLM
-from training.packing import Batch, Piece, collate, may_attend
+from training.packing import Batch, Piece, collate
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,9 @@ def label_log_probs(model: HybridLM, batch: Batch, restrict: bool) -> Tensor:
 
     With `restrict`, of a token among its row's tokens; of a special, which is none of them, among all ids as ever.
     """
-    device = model.text_special.weight.device
-    inputs, labels = (torch.from_numpy(array).to(device) for array in (batch.inputs, batch.labels))
-    mask = torch.from_numpy(may_attend(batch.documents))[:, None].to(device)
-    blocked = torch.zeros(mask.shape, device=device).masked_fill(~mask, torch.finfo(torch.float32).min)
-    positions = torch.from_numpy(batch.positions).to(device)
-    hidden = model.hidden(inputs, attention_mask=blocked, position_ids=positions, use_cache=False)
-    found = torch.zeros(labels.shape, dtype=torch.float64, device=device)
+    hidden = model.batch_hidden(batch)
+    labels = torch.from_numpy(batch.labels).to(hidden.device)
+    found = torch.zeros(labels.shape, dtype=torch.float64, device=hidden.device)
     for r, row in enumerate(model.rows):
         there = labels[..., r] != IGNORE
         if not there.any():
@@ -134,7 +130,9 @@ def with_words(row: dict[str, Any], words: Iterable[str], at_s: float) -> dict[s
 
 def silent_row(layout: Layout, name: str) -> dict[str, Any]:
     """A row without sound and without words."""
-    return {"id": name, "duration_s": 0.0, "words": [], layout.column: layout.no_codes()}
+    empty = np.zeros(0, dtype=np.int64)
+    streams = {name: layout.no_codes() if name.endswith("_codes") else empty for name in layout.columns[3:]}
+    return {"id": name, "duration_s": 0.0, "words": []} | streams
 
 
 def choose(layout: Layout, wanted: Sequence[str]) -> tuple[str, ...]:

@@ -61,6 +61,13 @@ def _evaluations(parser: argparse.ArgumentParser) -> None:
         p, "score=sum, streams=[first], words=asr, speak.backend=kokoro ...; `antiphon config evaluate-lm` prints all"
     )
 
+    p = kind("generation", "perplexity and repetition of what is heard in a model's continuations of speech")
+    p.add_argument("checkpoint", metavar="CHECKPOINT")
+    p.add_argument("corpus", metavar="CORPUS", help="its rows are cut off after 3 s and continued")
+    p.add_argument("--out", metavar="FOLDER", help="write the transcripts and the sound here")
+    p.add_argument("--json", action="store_true", help="as one JSON object")
+    _assignments(p, "prompts=100, temperature=1.0, lm=FOLDER ...; `antiphon config evaluate-generation` prints all")
+
 
 def _assignments(parser: argparse.ArgumentParser, such_as: str) -> None:
     parser.add_argument(
@@ -159,6 +166,14 @@ def parser() -> argparse.ArgumentParser:
     p = command("evaluate", "held-out loss of a trained model, or another evaluation by its name")
     p.epilog = "`antiphon evaluate CHECKPOINT CORPUS` is `antiphon evaluate loss CHECKPOINT CORPUS`."
     _evaluations(p)
+
+    p = command(
+        "preferences", "sample continuations of speech, judge them, and keep clear pairs for DPO; run again to go on"
+    )
+    p.add_argument("checkpoint", metavar="CHECKPOINT")
+    p.add_argument("corpus", metavar="CORPUS", help="its rows are cut off after 3 s and continued")
+    p.add_argument("--out", required=True, metavar="FOLDER")
+    _assignments(p, "continuations=8, pair.margin=1.0, pair.wer=1.0 ...; `antiphon config preferences` prints all")
 
     p = command("speak", "let a trained model go on from a prompt, and write what it says as text and sound")
     p.add_argument("checkpoint", metavar="CHECKPOINT")

@@ -201,6 +201,28 @@ def evaluate_lm(args: argparse.Namespace) -> int:
     return 0
 
 
+def evaluate_generation(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from pipeline import evaluate_generation as generation
+    from pipeline.config import options_of
+    from pipeline.continuations import PromptOptions
+
+    options = options_of(PromptOptions, args.assignments, "evaluate generation")
+    report = generation.evaluate_generation(args.checkpoint, args.corpus, options, args.out, _aside)
+    print(json.dumps(asdict(report), indent=1) if args.json else generation.table(report, options))
+    return 0
+
+
+def preferences(args: argparse.Namespace) -> int:
+    from pipeline.config import options_of
+    from pipeline.preferences import PreferenceOptions, make_preferences, table
+
+    options = options_of(PreferenceOptions, args.assignments, "preferences")
+    print(table(make_preferences(args.checkpoint, args.corpus, args.out, options, _aside)))
+    return 0
+
+
 def _aside(line: str) -> None:
     """A line of progress."""
     print(line, file=sys.stderr, flush=True)
@@ -220,10 +242,30 @@ def _lm_options() -> Any:
     return LmOptions
 
 
-OPTIONS: dict[str, Callable[[], Any]] = {"evaluate-lm": _lm_options}
+def _prompt_options() -> Any:
+    from pipeline.continuations import PromptOptions
+
+    return PromptOptions
+
+
+def _preference_options() -> Any:
+    from pipeline.preferences import PreferenceOptions
+
+    return PreferenceOptions
+
+
+OPTIONS: dict[str, Callable[[], Any]] = {
+    "evaluate-lm": _lm_options,
+    "evaluate-generation": _prompt_options,
+    "preferences": _preference_options,
+}
 """Options that are no section of the config; `antiphon config NAME` prints them."""
 
-EVALUATIONS: dict[str, Callable[[argparse.Namespace], int]] = {"loss": evaluate_loss, "lm": evaluate_lm}
+EVALUATIONS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "loss": evaluate_loss,
+    "lm": evaluate_lm,
+    "generation": evaluate_generation,
+}
 """What `antiphon evaluate` can do, by its second word."""
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
@@ -240,5 +282,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "dialogues": dialogues,
     "train": train,
     "evaluate": evaluate,
+    "preferences": preferences,
     "speak": speak,
 }

@@ -28,13 +28,14 @@ class Sampling:
 @dataclass(frozen=True)
 class Generation:
     """What was said: its words, its codes (`[K, T]`, or `[W, R]` for word-aligned layouts), its units `[U]`, in layouts that have
-    them, and the raw inputs `[S, R]`.
+    them, the raw inputs `[S, R]`, and which of those the model drew, bool `[S, R]`: the others were given, or follow from it.
     """
 
     words: list[str]
     codes: np.ndarray
     inputs: np.ndarray
     units: np.ndarray
+    drawn: np.ndarray
 
     @property
     def text(self) -> str:
@@ -50,12 +51,18 @@ class _Sampler:
         self.device = model.text_special.weight.device
         self.random = torch.Generator().manual_seed(sampling.seed)
         self.columns: list[np.ndarray] = []
+        self.draws: list[tuple[int, int, int]] = []  # position, row, id
         self.n_run = 0
         self.cache = DynamicCache(config=model.trunk.config)
         self.log_probs: list[torch.Tensor] = []
 
     def draw(self, row: int, allowed: np.ndarray) -> int:
         """One id of a row for the position after the last column, among those that `allowed`, bool `[n_ids]`, marks."""
+        chosen = self._choose(row, allowed)
+        self.draws.append((len(self.columns), row, chosen))
+        return chosen
+
+    def _choose(self, row: int, allowed: np.ndarray) -> int:
         if self.n_run < len(self.columns):
             self._run()
         ids = torch.from_numpy(np.flatnonzero(allowed))
@@ -103,8 +110,16 @@ def generate(
         while (column := prompt.next(sampler.draw)) is not None:
             sampler.columns.append(column)
     inputs = np.stack(sampler.columns)
+    drawn = np.zeros(inputs.shape, dtype=bool)
+    for (
+        position,
+        row,
+        chosen,
+    ) in sampler.draws:  # a layout may put another id than the drawn one, as where a given word is due
+        if position < len(inputs):
+            drawn[position, row] = inputs[position, row] == chosen
     said, codes, units = layout.undo(inputs)
-    return Generation(checkpoint.text.decode(said), codes, inputs, units)
+    return Generation(checkpoint.text.decode(said), codes, inputs, units, drawn)
 
 
 @contextmanager

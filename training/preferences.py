@@ -1,0 +1,181 @@
+"""Direct preference optimisation (DPO, Rafailov et al. 2023, arXiv 2305.18290) over pairs of continuations of one prompt.
+
+    loss = -log sigmoid(beta ((log p(chosen) - log q(chosen)) - (log p(rejected) - log q(rejected))))
+
+with p the model in training and q the frozen reference, the policy that the pairs were sampled from. Log-probabilities are sums
+over the ids that the policy drew, and no others: not the prompt, nor what a layout forces (slamkit and trl: over the response's
+tokens). q does not change, so its sums are taken once, before the first step, and no second model is kept.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from schemas.errors import UserError
+from training.layouts import Layout
+from training.layouts.base import IGNORE
+from training.layouts.base import Sequence as Laid
+from training.loader import Position
+from training.model import HybridLM
+from training.packing import Batch, Piece, collate
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Two sequences that begin alike; labels stand only where an id was drawn."""
+
+    id: str
+    chosen: Laid
+    rejected: Laid
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Of a batch of P pairs: the mean loss, and without gradients the rewards `[P]` of both sides, beta (log p - log q)."""
+
+    loss: Tensor
+    chosen: Tensor
+    rejected: Tensor
+
+    def numbers(self) -> dict[str, float]:
+        """The mean reward margin, and the share of pairs whose chosen side has the higher reward."""
+        margins = self.chosen - self.rejected
+        return {"margin": float(margins.mean()), "accuracy": float((margins > 0).double().mean())}
+
+
+def dpo(policy: Tensor, reference: Tensor, beta: float) -> Terms:
+    """Log-probabilities `[P, 2]`, chosen then rejected, of the model in training and of the reference."""
+    rewards = beta * (policy - reference)
+    loss = -F.logsigmoid(rewards[:, 0] - rewards[:, 1]).mean()
+    return Terms(loss, *rewards.detach().unbind(1))
+
+
+def response(inputs: np.ndarray, drawn: np.ndarray, name: str) -> Laid:
+    """A sampled sequence, `[S, R]` both, with the labels of what was drawn."""
+    labels = np.full(inputs.shape, IGNORE, dtype=np.int64)
+    labels[:-1] = np.where(drawn[1:], inputs[1:], IGNORE)
+    return Laid(inputs, labels, (labels != IGNORE).astype(np.float32), id=name)
+
+
+def read_preferences(path: Path, layout: Layout) -> list[Preference]:
+    """The pairs of a preferences.parquet, in its order. Raises UserError where they are of another layout, or there is none."""
+    rows = pq.read_table(path, columns=["prompt", "chosen", "rejected"], use_threads=False).to_pylist()
+    found = []
+    for row in rows:
+        sides = []
+        for side in ("chosen", "rejected"):
+            inputs = np.asarray(row[side]["inputs"], dtype=np.int64)
+            drawn = np.asarray(row[side]["drawn"], dtype=bool)
+            bounds = [r.n_ids for r in layout.rows]
+            if (
+                inputs.ndim != 2
+                or inputs.shape != drawn.shape
+                or inputs.shape[1] != len(bounds)
+                or (inputs >= bounds).any()
+            ):
+                raise UserError(f"{path}: pair {row['prompt']['id']} is no sequence of layout {layout.name}")
+            sides.append(response(inputs, drawn, row["prompt"]["id"]))
+        found.append(Preference(row["prompt"]["id"], *sides))
+    if not found:
+        raise UserError(f"{path}: no pair in here; lower the margins of `antiphon preferences`")
+    return found
+
+
+@dataclass
+class PairBatch(Batch):
+    """2 P rows of one document each, chosen and rejected in turn. `reference`: float64 `[P, 2]`, the log-probabilities under q."""
+
+    reference: np.ndarray
+
+
+def pair_batch(pairs: Sequence[Preference], reference: np.ndarray) -> PairBatch:
+    """Pairs side by side, filled up to the longest. `reference`: `[P, 2]`."""
+    sequences = [side for pair in pairs for side in (pair.chosen, pair.rejected)]
+    longest = max(len(s.inputs) for s in sequences)
+    batch = collate([[Piece(s, 0, len(s.inputs))] for s in sequences], longest)
+    return PairBatch(**vars(batch), reference=reference)
+
+
+def log_probs(model: HybridLM, batch: Batch) -> Tensor:
+    """Sums of the labels' log-probabilities, one a row: `[P, 2]` of 2 P rows."""
+    found = model.label_losses(batch)
+    return -(found.losses * found.learnt).sum((1, 2)).reshape(-1, 2)
+
+
+@torch.no_grad()
+def reference_log_probs(model: HybridLM, pairs: Sequence[Preference]) -> np.ndarray:
+    """The log-probabilities `[n, 2]` under the model as it is now, without dropout; one pair at a time."""
+    was_training = model.training
+    model.eval()
+    found = [log_probs(model, pair_batch([pair], np.zeros((1, 2)))).double().cpu().numpy() for pair in pairs]
+    model.train(was_training)
+    return np.concatenate(found)
+
+
+class PairLoader:
+    """Batches of pairs in an order that depends on the seed and the position alone; a share of the prompts is held out.
+
+    A pass over the data shuffles all pairs. `Position.pool` is not used.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Preference],
+        reference: np.ndarray,
+        pairs_per_batch: int,
+        seed: int,
+        heldout_share: float = 0.0,
+    ) -> None:
+        """`reference`: of `reference_log_probs`. Raises UserError where nothing is left to train on."""
+        kept_out = [_share(pair.id) < heldout_share for pair in pairs]
+        self._all = [(pair, row) for pair, row in zip(pairs, reference, strict=True)]
+        self.train_pairs = [item for item, out in zip(self._all, kept_out, strict=True) if not out]
+        self.heldout_pairs = [item for item, out in zip(self._all, kept_out, strict=True) if out]
+        self.pairs_per_batch = pairs_per_batch
+        self.seed = seed
+        if not self.train_pairs:
+            raise UserError(f"all of {len(pairs)} pairs are held out: lower heldout_share")
+
+    def _batch(self, items: Sequence[tuple[Preference, np.ndarray]]) -> PairBatch:
+        return pair_batch([pair for pair, _ in items], np.stack([row for _, row in items]))
+
+    def heldout(self) -> Iterator[PairBatch]:
+        """All held-out pairs, once, always in the same batches."""
+        n = self.pairs_per_batch
+        for i in range(0, len(self.heldout_pairs), n):
+            yield self._batch(self.heldout_pairs[i : i + n])
+
+    def train(self, position: Position) -> Iterator[tuple[PairBatch, Position]]:
+        """Batches without end from `position`, each with the position after it."""
+        epoch, batch, n = position.epoch, position.batch, self.pairs_per_batch
+        while True:
+            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.train_pairs))
+            for i in range(batch * n, len(order), n):
+                batch += 1
+                yield self._batch([self.train_pairs[j] for j in order[i : i + n]]), Position(epoch, 0, batch)
+            epoch, batch = epoch + 1, 0
+
+
+def _share(name: str) -> float:
+    """A number from 0 to 1 that follows from a name."""
+    return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32
+
+
+class Dpo:
+    """The objective: in the place of `HybridLM.loss`, for batches of pairs."""
+
+    def __init__(self, beta: float) -> None:
+        self.beta = beta
+
+    def loss(self, model: HybridLM, batch: PairBatch) -> tuple[Tensor, dict[str, float]]:
+        """The loss of a batch, with its gradients, and its reward margin and accuracy."""
+        policy = log_probs(model, batch)
+        terms = dpo(policy, torch.from_numpy(batch.reference).to(policy), self.beta)
+        return terms.loss, terms.numbers()

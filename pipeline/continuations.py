@@ -53,8 +53,8 @@ class PromptOptions(Options):
     """With the row's id and the continuation's number, decides what is drawn."""
     lm: str = "smollm2-135m-instruct"
     """The text LM that judges transcripts: a name or a folder of any Hugging Face causal LM."""
-    transcribe: TranscribeOptions = TranscribeOptions(language="en")
-    """The recogniser that hears the continuations."""
+    transcribe: TranscribeOptions = TranscribeOptions(language="en", temperatures=(0.0,))
+    """The recogniser that hears the continuations: greedily, once, as slamkit's does."""
     device: str = "cpu"
     """"cpu", or "cuda"."""
 

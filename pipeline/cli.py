@@ -144,6 +144,19 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--rows", type=int, default=5, help="how many rows (default 5)")
     p.add_argument("--rejected", action="store_true", help="the rejections instead of the rows")
     p.add_argument("--wav", metavar="FILE", help="with --id: write the row's audio to this file")
+    p.add_argument(
+        "--layout", metavar="NAME", help="the rows as a layout puts them in sequence: a table of rows and steps"
+    )
+    p.add_argument("--trunk", metavar="TRUNK", default="", help="with --layout: whose text tokenizer to use")
+    p.add_argument("--steps", type=int, default=40, help="with --layout: how many steps to draw (default 40)")
+    p.add_argument(
+        "--set",
+        dest="assignments",
+        metavar="A=C",
+        action="append",
+        default=[],
+        help="with --layout: set one of its options",
+    )
 
     p = command("fit", "fit a tokenizer, or the aligner's phone classifier, on a corpus")
     p.add_argument("what", choices=["units", "codec", "taste", "align"])

@@ -43,7 +43,7 @@ def config(args: argparse.Namespace) -> int:
             names = ", ".join([*Config.model_fields, *OPTIONS])
             raise UserError(f"no section {args.section!r}; there are {names}")
         lines = text.splitlines()
-        wanted = (f"{args.section}:", f"  {args.section}.", f"  {args.section} =")
+        wanted = (f"{args.section}:", f"{args.section}.", f"  {args.section}.", f"  {args.section} =")
         keep = False
         picked = []
         for line in lines:
@@ -154,8 +154,10 @@ def verify(args: argparse.Namespace) -> int:
 
 
 def inspect(args: argparse.Namespace) -> int:
-    from pipeline.inspect import run_inspect
+    from pipeline.inspect import run_inspect, run_layout
 
+    if args.layout:
+        return run_layout(args.corpus, args.layout, args.assignments, args.trunk, args.id, args.rows, args.steps)
     return run_inspect(args.corpus, row_id=args.id, rows=args.rows, rejected=args.rejected, wav=args.wav)
 
 

@@ -196,11 +196,11 @@ def help_text(model: type[BaseModel] = Config, prefix: str = "") -> str:
     lines = []
     for name, field in model.model_fields.items():
         inner = list(_models(field.annotation))
-        if inner:
-            about = " ".join((inner[0].__doc__ or "").split())
+        for choice in inner:
+            about = " ".join((choice.__doc__ or "").split())
             lines.append(f"\n{prefix}{name}: {about}")
-            lines.append(help_text(inner[0], f"{prefix}{name}."))
-        else:
+            lines.append(help_text(choice, f"{prefix}{name}."))
+        if not inner:
             default = (
                 "required" if field.is_required() else yaml.safe_dump(_plain(field.default), default_flow_style=True)
             )

@@ -87,7 +87,7 @@ class HybridLM(nn.Module):
     @torch.no_grad()
     def _initialise(self, table: Tensor, random: torch.Generator) -> None:
         mean, std = table.float().mean(0), table.float().std(0)
-        for embedding, scale in ((self.text_special, 1.0), (self.speech, len(self._sizes) ** -0.5)):
+        for embedding, scale in ((self.text_special, 1.0), (self.speech, max(1, len(self._sizes)) ** -0.5)):
             noise = torch.randn(embedding.weight.shape, generator=random)
             embedding.weight.copy_((mean + std * noise) * scale)
         # Hidden states of trunks differ in size by orders; heads of zeros start from a uniform prediction on any of them.

@@ -77,9 +77,9 @@ def fields_without_help(model: type, prefix: str = "") -> list[str]:
     missing = []
     for name, field in model.model_fields.items():  # type: ignore[attr-defined]
         inner = list(_models(field.annotation))
-        if inner:
-            missing += fields_without_help(inner[0], f"{prefix}{name}.")
-        elif not field.description:
+        for choice in inner:
+            missing += fields_without_help(choice, f"{prefix}{name}.")
+        if not inner and not field.description:
             missing.append(prefix + name)
     return missing
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas import Tokenizer
 from schemas.record import STREAMS
@@ -47,10 +47,23 @@ class Options(BaseModel):
 class LayoutOptions(Options):
     """What all layouts can be told."""
 
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Where several layouts share a class of options: name -> the defaults that are its own."""
+
+    name: str
+    """Which layout this is."""
     text_weight: float = Field(default=0.5, ge=0)
     """Weight of the mean text loss in the total (TASLM: 0.5)."""
     speech_weight: float = Field(default=0.5, ge=0)
     """Weight of the mean speech loss in the total (TASLM: 0.5)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not cls.presets:
+            return given
+        name = given.get("name", cls.model_fields["name"].default)
+        return {**cls.presets.get(str(name), {}), **given}
 
 
 @dataclass(frozen=True)
@@ -108,6 +121,7 @@ class Example:
         id: of the row it was made from. audio_s: its length in seconds.
         ends_s: float `[W]`; empty where no layout that is used needs it.
         units: int64 `[U]`, no two neighbours equal. run_lengths: int64 `[U]`, frames that each lasts.
+        role: of the speaker, in a conversation. turns: where it is one, what was said in turn; the rest is all of it, joined.
     """
 
     words: list[list[int]]
@@ -118,6 +132,8 @@ class Example:
     ends_s: np.ndarray = field(default_factory=lambda: np.zeros(0))
     units: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     run_lengths: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    role: str = ""
+    turns: list["Example"] = field(default_factory=list)
 
 
 class Parts(NamedTuple):
@@ -161,18 +177,24 @@ class Sequence:
 class Layout(abc.ABC):
     """One way to lay out an example. Pure: neither draws random numbers nor keeps state.
 
-    Attributes of the class: `name`, its name in the config; `kinds`, the token streams it needs.
+    Attributes of the class: `kinds`, the token streams it needs.
     Attributes of an instance: `rows`, text first; `cards`, the streams' tokenizers.
     """
 
-    name: ClassVar[str]
     kinds: ClassVar[tuple[str, ...]]
+    text_marks: ClassVar[tuple[str, str]] = ("bos", "eos")
+    """The specials of the text row before and after a text that nobody speaks."""
     rows: tuple[Row, ...]
 
     def __init__(self, options: LayoutOptions, vocabulary: Vocabulary, cards: Mapping[str, Tokenizer]) -> None:
         self.options = options
         self.vocabulary = vocabulary
         self.cards = {kind: cards[kind] for kind in self.kinds}
+
+    @property
+    def name(self) -> str:
+        """Its name in the config."""
+        return self.options.name
 
     @property
     def kind(self) -> str:
@@ -230,6 +252,21 @@ class Layout(abc.ABC):
     def apply(self, example: Example) -> Sequence:
         """Lay an example out. Raises ValueError, naming it, where its parts do not fit together."""
 
+    def text_only(self, words: list[list[int]], id: str = "") -> Sequence:
+        """A text without sound, in this layout's rows: so that a model keeps its language while it learns to speak."""
+        row = self.rows[0]
+        ids = [
+            row.special(self.text_marks[0]),
+            *(token for word in words for token in word),
+            row.special(self.text_marks[1]),
+        ]
+        inputs = np.full((len(ids), len(self.rows)), NOTHING, dtype=np.int64)
+        inputs[:, 0] = ids
+        learnt = np.zeros(inputs.shape, dtype=bool)
+        learnt[1:, 0] = True
+        example = Example(words, np.zeros(len(words)), self.no_codes(), id)
+        return finish(inputs, learnt, np.ones(inputs.shape, dtype=np.float32), 0, example)
+
     @abc.abstractmethod
     def undo(self, inputs: np.ndarray) -> Parts:
         """What is in inputs `[S, R]`: the inverse of `apply`, for sampled inputs too."""
@@ -251,8 +288,25 @@ class Prompt(abc.ABC):
         """The next position's ids `[R]`, or None when the sequence has ended. `draw` is not called for what is given."""
 
 
+class Script(Prompt):
+    """A prompt whose positions a generator gives one by one; it calls `draw` for what is not given.
+
+    `steps` gets the Script and returns the generator.
+    """
+
+    draw: Draw
+
+    def __init__(self, steps: Callable[["Script"], Iterator[np.ndarray]]) -> None:
+        self._steps = steps(self)
+
+    def next(self, draw: Draw) -> np.ndarray | None:
+        self.draw = draw
+        return next(self._steps, None)
+
+
 def finish(inputs: np.ndarray, learnt: np.ndarray, weights: np.ndarray, shifted: int, example: Example) -> Sequence:
     """A Sequence whose labels are the next position's inputs where `learnt` (bool `[S, R]`, by input position) says so."""
+    learnt = learnt & (inputs != NOTHING)
     labels = np.full_like(inputs, IGNORE)
     labels[:-1] = np.where(learnt[1:], inputs[1:], IGNORE)
     moved = np.zeros(inputs.shape, dtype=np.float32)

@@ -49,8 +49,8 @@ class TasteLayoutOptions(LayoutOptions):
 class TasteLayout(Layout):
     """Text, and R rows of TASTE codes one word later. `Example.codes` is `[W, R]`."""
 
-    name = "taste"
     kinds = ("taste",)
+    text_marks = ("bos", "pad")
     options: TasteLayoutOptions
 
     def __init__(self, options: LayoutOptions, vocabulary: Vocabulary, cards: Mapping[str, Tokenizer]) -> None:

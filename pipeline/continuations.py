@@ -138,7 +138,8 @@ class Judges:
                 f"{run.path}: layout {run.layout.name} has no codec codes, which alone are made sound here; "
                 "continuations of the others cannot be heard"
             )
-        self._codec = make_codec(codec_options(run.cards["codec"]))
+        self._codec_options = codec_options(run.cards["codec"])
+        self._codec = make_codec(self._codec_options)
         self._options = options
         self._recogniser: Recogniser = load(BACKENDS, options.transcribe.backend, "transcribe.backend")(
             options.transcribe
@@ -154,10 +155,14 @@ class Judges:
         """name -> sha256 of each judge's weights."""
 
     def sound(self, codes: np.ndarray) -> tuple[np.ndarray, int]:
-        """Codes `[K, T]` of all the codec's codebooks -> (float32 `[n]`, rate in Hz)."""
+        """Codes `[K, T]` of the codec's first K codebooks -> (float32 `[n]`, rate in Hz)."""
+        if len(codes) != len(self._codec.sizes):
+            self._codec = make_codec(self._codec_options.model_copy(update={"n_codebooks": len(codes)}))
         if not codes.shape[1]:
             return np.zeros(0, np.float32), self._codec.sample_rate_hz
-        return np.clip(self._codec.decode(codes), -1.0, 1.0).astype(np.float32), self._codec.sample_rate_hz
+        # Codes that a layout could not make out, below 0, are any.
+        samples = np.clip(self._codec.decode(codes.clip(min=0)), -1.0, 1.0)
+        return samples.astype(np.float32), self._codec.sample_rate_hz
 
     def hear(self, samples: np.ndarray, rate_hz: int) -> str:
         """The transcript; empty for less than 0.1 s."""

@@ -25,8 +25,8 @@ from training.scoring import (
     accuracy,
     choose,
     lay,
+    lay_text,
     score_sequences,
-    silent_row,
     value,
     win,
     with_words,
@@ -285,9 +285,8 @@ def _sequences(
     """A side laid out, and, where a prompt is read and its own score is to be taken off, the prompt."""
     prompt = side.prompt.text.split() if side.prompt else []
     if modality == "text":
-        silent = silent_row(run.layout, pair.id)
-        prior = lay(run, with_words(silent, prompt, 0.0)) if prompt and not whole else None
-        return lay(run, with_words(silent, prompt + side.text.split(), 0.0)), prior
+        prior = lay_text(run, prompt, pair.id) if prompt and not whole else None
+        return lay_text(run, prompt + side.text.split(), pair.id), prior
     row = heard.rows[_heard(pair, side, modality)[0]]
     if modality == "speech-text":
         return lay(run, with_words(row, side.text.split(), row["duration_s"])), None

@@ -111,11 +111,8 @@ def generate(
             sampler.columns.append(column)
     inputs = np.stack(sampler.columns)
     drawn = np.zeros(inputs.shape, dtype=bool)
-    for (
-        position,
-        row,
-        chosen,
-    ) in sampler.draws:  # a layout may put another id than the drawn one, as where a given word is due
+    for position, row, chosen in sampler.draws:
+        # A layout may put another id than the drawn one, as where a given word is due.
         if position < len(inputs):
             drawn[position, row] = inputs[position, row] == chosen
     said, codes, units = layout.undo(inputs)

@@ -128,11 +128,9 @@ def with_words(row: dict[str, Any], words: Iterable[str], at_s: float) -> dict[s
     return row | {"words": [{"text": word, "start_s": at_s, "end_s": at_s} for word in words]}
 
 
-def silent_row(layout: Layout, name: str) -> dict[str, Any]:
-    """A row without sound and without words."""
-    empty = np.zeros(0, dtype=np.int64)
-    streams = {name: layout.no_codes() if name.endswith("_codes") else empty for name in layout.columns[3:]}
-    return {"id": name, "duration_s": 0.0, "words": []} | streams
+def lay_text(checkpoint: Checkpoint, words: Sequence[str], name: str) -> Laid:
+    """A text without sound, laid out as the layout lays out text-only batches."""
+    return checkpoint.layout.text_only(checkpoint.text.encode(words), name)
 
 
 def choose(layout: Layout, wanted: Sequence[str]) -> tuple[str, ...]:
@@ -143,12 +141,12 @@ def choose(layout: Layout, wanted: Sequence[str]) -> tuple[str, ...]:
     names = [row.name for row in layout.rows]
     groups = {"text": names[:1], "speech": names[1:], "first": names[1:2], "joint": names}
     unknown = sorted(set(wanted) - set(names) - set(groups))
-    if unknown or not wanted:
+    meant = {name for one in wanted for name in groups.get(one, [one])}
+    if unknown or not meant:
         raise UserError(
-            f"streams: no {', '.join(unknown) or 'name given'}; layout {layout.name} has {', '.join(names)}, "
+            f"streams: no {', '.join(unknown or wanted) or 'name given'}; layout {layout.name} has {', '.join(names)}, "
             "and there are speech, first and joint"
         )
-    meant = {name for one in wanted for name in groups.get(one, [one])}
     return tuple(name for name in names if name in meant)
 
 

@@ -26,7 +26,7 @@ from training.layouts import CodecLayoutOptions, make
 from training.model import load_trunk
 from training.options import TrainOptions
 from training.packing import Piece, collate
-from training.scoring import lay, silent_row, with_words
+from training.scoring import lay, lay_text, with_words
 from training.suites import SALMON_PARTS
 from training.text import load_text
 from transforms.codec.stage import CodecOptions, card, make_codec
@@ -84,14 +84,13 @@ def asked(speech: list[Speech], trunk: Path, tmp_path_factory: pytest.TempPathFa
     )
     assert not heard.lost
     rows: list[Row] = [heard.rows[clip] for clip in clips[:5]]
-    silent = silent_row(layout, "text")
     for (story, ending), wav in zip(STORIES, wavs["good"], strict=True):
-        rows.append(with_words(silent, f"{story} {ending}".split(), 0.0))
         for told in (heard.rows[Clip(story)], heard.rows[Clip(audio=wav)]):
             rows.append(with_words(told, ending.split(), told["duration_s"]))
         for end in (heard.rows[Clip(ending)], heard.rows[Clip(audio=wav)]):
             rows.append(with_words(end, story.split(), 0.0))
     laid = [lay(run, row) for row in rows]
+    laid += [lay_text(run, f"{story} {ending}".split(), "text") for story, ending in STORIES]
     batch = collate([[Piece(s, 0, len(s.inputs))] for s in laid], max(len(s.inputs) for s in laid))
     optimizer = torch.optim.AdamW(run.model.parameters(), lr=1e-2)
     for _ in range(60):

@@ -26,12 +26,11 @@ from training.scoring import (
     choose,
     label_log_probs,
     lay,
+    lay_text,
     score_sequences,
-    silent_row,
     value,
     wilson,
     win,
-    with_words,
 )
 from training.text import load_text
 
@@ -147,19 +146,18 @@ def test_a_model_that_knows_the_answer(trunk: Path, sentences: list[str], stream
     assert share(bad, good) == 0.0
 
 
-def test_text_alone_and_its_continuation(trunk: Path, sentences: list[str]) -> None:
+def test_text_alone_and_its_continuation(fresh: Checkpoint, sentences: list[str]) -> None:
     """What follows a prompt has the difference of two sums, since the prompt's own score does not depend on it."""
-    run = checkpoint(trunk, CodecLayoutOptions())
-    silent = silent_row(run.layout, "a")
     prompt, ending = sentences[0].split(), sentences[1].split()
-    whole, begun = (lay(run, with_words(silent, words, 0.0)) for words in (prompt + ending, prompt))
-    first, second = (streams["text"] for streams in score_sequences(run, [whole, begun], Scoring()))
+    whole, begun = (lay_text(fresh, words, "a") for words in (prompt + ending, prompt))
+    first, second = (streams["text"] for streams in score_sequences(fresh, [whole, begun], Scoring()))
     rest = first - second
-    assert rest.labels == sum(map(len, run.text.encode(ending)))
+    assert rest.labels == sum(map(len, fresh.text.encode(ending)))
     inputs = torch.from_numpy(whole.inputs)[None]
-    scores = run.model.text_log_probs(run.model.hidden(inputs))[0, :, : run.layout.rows[0].size].log_softmax(-1)
+    hidden, size = fresh.model.hidden(inputs), fresh.layout.rows[0].size
+    scores = fresh.model.text_log_probs(hidden)[0, :, :size].log_softmax(-1)
     targets = whole.inputs[1:, 0]
-    tokens = [p for p in range(len(targets)) if 0 <= targets[p] < run.layout.rows[0].size][-rest.labels :]
+    tokens = [p for p in range(len(targets)) if 0 <= targets[p] < size][-rest.labels :]
     by_hand = sum(float(scores[p, targets[p]]) for p in tokens)
     assert rest.total == pytest.approx(by_hand, rel=1e-4)
 
@@ -172,6 +170,9 @@ def test_streams_by_name_and_by_group(trunk: Path) -> None:
     assert choose(layout, ["joint"]) == tuple(row.name for row in layout.rows)
     with pytest.raises(UserError, match="no codec_9; layout codec has text, codec_0"):
         choose(layout, ["codec_9"])
+    layout.rows = layout.rows[:1]  # a text layout's
+    with pytest.raises(UserError, match="no speech; layout codec has text,"):
+        choose(layout, ["speech"])
     assert value({"text": Stream()}, ["text"], "mean") is None
     assert value({"a": Stream(-4.0, 2), "b": Stream(-2.0, 1)}, ["a", "b"], "mean") == -2.0
     assert value({"a": Stream(-4.0, 2), "b": Stream(-2.0, 1)}, ["a", "b"], "sum") == -6.0

@@ -102,6 +102,7 @@ class LmReport:
 
     Attributes:
         unscored: why pairs have no score, and how many. long: sequences longer than those of the training.
+        shorter: the accuracy of taking the side with fewer labels: what a sum of log-likelihoods gets for nothing.
         by: category -> value -> accuracy. other: (streams, score) -> accuracy on the same pairs, for comparison.
     """
 
@@ -118,6 +119,7 @@ class LmReport:
     unscored: dict[str, int]
     long: int
     all: Accuracy
+    shorter: Accuracy
     by: dict[str, dict[str, Accuracy]]
     other: dict[str, Accuracy]
 
@@ -184,6 +186,7 @@ def evaluate_lm(
         dict(unscored),
         long,
         _accuracy(verdicts),
+        _shorter(verdicts, streams),
         _by_category(verdicts),
         _others(run, verdicts),
     )
@@ -297,6 +300,14 @@ def _accuracy(verdicts: Sequence[Verdict]) -> Accuracy:
     return accuracy([v.won for v in verdicts], [v.pair.item or v.pair.id for v in verdicts])
 
 
+def _shorter(verdicts: Sequence[Verdict], streams: Sequence[str]) -> Accuracy:
+    def labels(side: Streams) -> int:
+        return sum(side[name].labels for name in streams)
+
+    wins = [win(-labels(v.good), -labels(v.bad)) for v in verdicts]
+    return accuracy(wins, [v.pair.item or v.pair.id for v in verdicts])
+
+
 def _by_category(verdicts: Sequence[Verdict]) -> dict[str, dict[str, Accuracy]]:
     found: dict[str, dict[str, list[Verdict]]] = {}
     for verdict in verdicts:
@@ -344,6 +355,7 @@ def table(report: LmReport) -> str:
     lines.append(line("all", report.all))
     for name, values in report.by.items():
         lines += [line(f"{name} {one}"[:34], found) for one, found in values.items()]
+    lines.append(line("taking the side with fewer labels", report.shorter))
     lines.append("the same pairs by other streams and scores:")
     lines += [line(name, found) for name, found in report.other.items()]
     return "\n".join(lines)

@@ -252,6 +252,8 @@ def test_words_in_the_text_row(asked: Asked, tmp_path: Path) -> None:
         asked.model, "pairs", [path], LmOptions(words="given", streams=("joint",)), cache=asked.cache
     )
     assert report.words == "given"
+    n_good, n_bad = (sum(stream.labels for stream in side.values()) for side in (verdict.good, verdict.bad))
+    assert report.shorter.accuracy == (0.5 if n_good == n_bad else float(n_good < n_bad))
     assert verdict.good["text"].labels >= 3
     silent = tmp_path / "silent.jsonl"
     silent.write_text(json.dumps({"good": str(asked.good[0]), "bad": str(asked.bad[0])}))

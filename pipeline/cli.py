@@ -188,6 +188,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", required=True, metavar="FOLDER")
     _assignments(p, "continuations=8, pair.margin=1.0, pair.wer=1.0 ...; `antiphon config preferences` prints all")
 
+    p = command("dpo", "train a checkpoint on preferences, itself the frozen reference; run again to resume")
+    p.add_argument("checkpoint", metavar="CHECKPOINT", help="the one that the preferences were sampled from")
+    p.add_argument("preferences", metavar="PARQUET", help="preferences.parquet of `antiphon preferences`")
+    p.add_argument("--out", required=True, metavar="FOLDER", help="checkpoints and log")
+    _assignments(p, "beta=0.1, pairs=4, steps=100, lr=5e-5 ...; `antiphon config train` prints all")
+
     p = command("speak", "let a trained model go on from a prompt, and write what it says as text and sound")
     p.add_argument("checkpoint", metavar="CHECKPOINT")
     p.add_argument("--text", default="", help="what it shall say first")

@@ -225,6 +225,12 @@ def preferences(args: argparse.Namespace) -> int:
     return 0
 
 
+def dpo(args: argparse.Namespace) -> int:
+    from pipeline.train import run_dpo
+
+    return run_dpo(args.checkpoint, args.preferences, args.out, args.assignments)
+
+
 def _aside(line: str) -> None:
     """A line of progress."""
     print(line, file=sys.stderr, flush=True)
@@ -285,5 +291,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "train": train,
     "evaluate": evaluate,
     "preferences": preferences,
+    "dpo": dpo,
     "speak": speak,
 }

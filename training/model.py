@@ -148,8 +148,10 @@ class HybridLM(nn.Module):
         """The weighted loss of a batch, and the plain losses by stream.
 
         In each of the two groups, text and speech, losses are averaged with the labels' weights (Moshi's way); the total is
-        `text_weight` times the one plus `speech_weight` times the other (TASLM's way).
+        `text_weight` times the one plus `speech_weight` times the other (TASLM's way). Some batches bring a loss of their own.
         """
+        if (own := batch.loss(self)) is not None:
+            return own
         found = self.label_losses(batch)
         total = self.text_weight * _mean(found.losses[..., 0], found.weights[..., 0])
         if len(self.rows) > 1:

@@ -23,7 +23,7 @@ from training.layouts import Layout
 from training.layouts.base import IGNORE
 from training.layouts.base import Sequence as Laid
 from training.loader import Position
-from training.model import HybridLM
+from training.model import HybridLM, StreamLosses
 from training.packing import Batch, Piece, collate
 
 
@@ -44,10 +44,15 @@ class Terms:
     chosen: Tensor
     rejected: Tensor
 
-    def numbers(self) -> dict[str, float]:
-        """The mean reward margin, and the share of pairs whose chosen side has the higher reward."""
+    def by_pair(self) -> dict[str, Tensor]:
+        """`[P]` each: the reward margin, 1 where it is above 0, and both rewards."""
         margins = self.chosen - self.rejected
-        return {"margin": float(margins.mean()), "accuracy": float((margins > 0).double().mean())}
+        return {
+            "margin": margins,
+            "accuracy": (margins > 0).double(),
+            "chosen": self.chosen,
+            "rejected": self.rejected,
+        }
 
 
 def dpo(policy: Tensor, reference: Tensor, beta: float) -> Terms:
@@ -66,7 +71,10 @@ def response(inputs: np.ndarray, drawn: np.ndarray, name: str) -> Laid:
 
 def read_preferences(path: Path, layout: Layout) -> list[Preference]:
     """The pairs of a preferences.parquet, in its order. Raises UserError where they are of another layout, or there is none."""
-    rows = pq.read_table(path, columns=["prompt", "chosen", "rejected"], use_threads=False).to_pylist()
+    try:
+        rows = pq.read_table(path, columns=["prompt", "chosen", "rejected"], use_threads=False).to_pylist()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: no preferences of `antiphon preferences`: {error}") from None
     found = []
     for row in rows:
         sides = []
@@ -90,17 +98,31 @@ def read_preferences(path: Path, layout: Layout) -> list[Preference]:
 
 @dataclass
 class PairBatch(Batch):
-    """2 P rows of one document each, chosen and rejected in turn. `reference`: float64 `[P, 2]`, the log-probabilities under q."""
+    """2 P rows of one document each, chosen and rejected in turn.
+
+    Attributes:
+        reference: float64 `[P, 2]`, the log-probabilities under q. beta: of the loss.
+    """
 
     reference: np.ndarray
+    beta: float
+
+    def loss(self, model: HybridLM) -> tuple[Tensor, StreamLosses]:
+        """The loss of DPO, and of each pair the reward margin and whether it is above 0, as streams."""
+        policy = log_probs(model, self)
+        terms = dpo(policy, torch.from_numpy(self.reference).to(policy), self.beta)
+        streams = StreamLosses()
+        for name, values in terms.by_pair().items():
+            streams.add(name, values)
+        return terms.loss, streams
 
 
-def pair_batch(pairs: Sequence[Preference], reference: np.ndarray) -> PairBatch:
+def pair_batch(pairs: Sequence[Preference], reference: np.ndarray, beta: float = 0.1) -> PairBatch:
     """Pairs side by side, filled up to the longest. `reference`: `[P, 2]`."""
     sequences = [side for pair in pairs for side in (pair.chosen, pair.rejected)]
     longest = max(len(s.inputs) for s in sequences)
     batch = collate([[Piece(s, 0, len(s.inputs))] for s in sequences], longest)
-    return PairBatch(**vars(batch), reference=reference)
+    return PairBatch(**vars(batch), reference=reference, beta=beta)
 
 
 def log_probs(model: HybridLM, batch: Batch) -> Tensor:
@@ -122,7 +144,7 @@ def reference_log_probs(model: HybridLM, pairs: Sequence[Preference]) -> np.ndar
 class PairLoader:
     """Batches of pairs in an order that depends on the seed and the position alone; a share of the prompts is held out.
 
-    A pass over the data shuffles all pairs. `Position.pool` is not used.
+    A pass over the data shuffles all pairs. `Position.pool` is not used. It has what the training loop asks of a `Loader`.
     """
 
     def __init__(
@@ -131,6 +153,7 @@ class PairLoader:
         reference: np.ndarray,
         pairs_per_batch: int,
         seed: int,
+        beta: float = 0.1,
         heldout_share: float = 0.0,
     ) -> None:
         """`reference`: of `reference_log_probs`. Raises UserError where nothing is left to train on."""
@@ -138,13 +161,15 @@ class PairLoader:
         self._all = [(pair, row) for pair, row in zip(pairs, reference, strict=True)]
         self.train_pairs = [item for item, out in zip(self._all, kept_out, strict=True) if not out]
         self.heldout_pairs = [item for item, out in zip(self._all, kept_out, strict=True) if out]
-        self.pairs_per_batch = pairs_per_batch
-        self.seed = seed
+        self.pairs_per_batch, self.batch_rows = pairs_per_batch, 2 * pairs_per_batch
+        self.seq_len = max(len(side.inputs) for pair in pairs for side in (pair.chosen, pair.rejected))
+        self.seed, self.beta = seed, beta
+        self.n_text = self.n_shifted = 0
         if not self.train_pairs:
             raise UserError(f"all of {len(pairs)} pairs are held out: lower heldout_share")
 
     def _batch(self, items: Sequence[tuple[Preference, np.ndarray]]) -> PairBatch:
-        return pair_batch([pair for pair, _ in items], np.stack([row for _, row in items]))
+        return pair_batch([pair for pair, _ in items], np.stack([row for _, row in items]), self.beta)
 
     def heldout(self) -> Iterator[PairBatch]:
         """All held-out pairs, once, always in the same batches."""
@@ -166,16 +191,3 @@ class PairLoader:
 def _share(name: str) -> float:
     """A number from 0 to 1 that follows from a name."""
     return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32
-
-
-class Dpo:
-    """The objective: in the place of `HybridLM.loss`, for batches of pairs."""
-
-    def __init__(self, beta: float) -> None:
-        self.beta = beta
-
-    def loss(self, model: HybridLM, batch: PairBatch) -> tuple[Tensor, dict[str, float]]:
-        """The loss of a batch, with its gradients, and its reward margin and accuracy."""
-        policy = log_probs(model, batch)
-        terms = dpo(policy, torch.from_numpy(batch.reference).to(policy), self.beta)
-        return terms.loss, terms.numbers()

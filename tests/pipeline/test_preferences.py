@@ -206,6 +206,16 @@ def test_what_is_written_is_what_dpo_reads(
             for k, delay in enumerate(run.layout.delays):  # type: ignore[attr-defined]
                 labelled = np.flatnonzero(side.labels[:, 1 + k] != IGNORE) + 1
                 assert (labelled >= 1 + n + delay).all()
+    # And the loop learns from it, by its command.
+    command = ["dpo", str(speaker.model), str(tmp_path / "preferences.parquet"), "--out", str(tmp_path / "dpo")]
+    assert main([*command, "--set", "steps=2", "--set", "eval_every=0", "--set", "pairs=2"]) == 0
+    assert "margin" in capsys.readouterr().out
+    assert (tmp_path / "dpo/checkpoints/step-000002").is_dir()
+    assert main([*command, "--set", "betta=1", "--set", "steps=0"]) == 2
+    told = capsys.readouterr().err
+    assert "betta: there is no such field" in told
+    assert "steps: Input should be greater than or equal to 1" in told
+
     brief = [json.loads(text) for text in (tmp_path / "preferences.jsonl").read_text().splitlines()]
     assert brief[0]["chosen"]["text"] == "some words here"
     assert "inputs" not in brief[0]["chosen"]

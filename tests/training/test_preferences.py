@@ -1,5 +1,6 @@
 """DPO: the loss and its gradient by hand, masks that leave the prompt out, and a model that comes to prefer the chosen side."""
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,13 +16,13 @@ from hypothesis import strategies as st
 
 from schemas.errors import UserError
 from tests.training.test_scoring import checkpoint, learn, rows
-from training.checkpoint import Checkpoint
+from training.checkpoint import Checkpoint, load, save
+from training.dpo import options_for
 from training.generate import Sampling, generate
 from training.layouts import CodecLayoutOptions, TasteLayoutOptions
 from training.layouts.base import IGNORE
 from training.loader import Position
 from training.preferences import (
-    Dpo,
     PairLoader,
     Preference,
     dpo,
@@ -32,6 +33,7 @@ from training.preferences import (
     response,
 )
 from training.scoring import lay
+from training.train import train
 
 FLOATS = st.floats(-50, 50)
 
@@ -60,8 +62,7 @@ def test_loss_and_gradient_are_the_formulas(numbers: list[tuple[float, float, fl
     for grad, m in zip(policy.grad, margins, strict=True):
         by_hand = beta / (1 + math.exp(m)) / len(numbers)
         assert grad.tolist() == pytest.approx([-by_hand, by_hand], rel=1e-9, abs=1e-15)
-    assert terms.numbers()["margin"] == pytest.approx(np.mean(margins), rel=1e-9, abs=1e-9)
-    assert terms.numbers()["accuracy"] == pytest.approx(np.mean([m > 0 for m in margins]))
+    assert terms.by_pair()["margin"].tolist() == pytest.approx(margins, rel=1e-9, abs=1e-9)
 
 
 def test_a_model_that_has_not_moved_has_loss_log_2() -> None:
@@ -123,10 +124,10 @@ def test_dpo_raises_the_chosen_sides_margin(run: Checkpoint, sentences: list[str
     reference = reference_log_probs(run.model, pairs)
     loader = PairLoader(pairs, reference, pairs_per_batch=2, seed=0)
     optimizer = torch.optim.AdamW(run.model.parameters(), lr=1e-3)
-    objective, seen = Dpo(0.1), []
+    seen = []
     for _, (batch, _) in zip(range(30), loader.train(Position()), strict=False):
-        loss, numbers = objective.loss(run.model.train(), batch)
-        seen.append((float(loss.detach()), numbers))
+        loss, streams = run.model.train().loss(batch)  # the model's own loss: a batch of pairs brings what it is
+        seen.append((float(loss.detach()), streams.means()))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -184,3 +185,66 @@ def test_preferences_of_another_layout_are_refused(run: Checkpoint, sentences: l
     pq.write_table(pa.Table.from_pylist([row]).slice(0, 0), path)
     with pytest.raises(UserError, match="no pair in here"):
         read_preferences(path, run.layout)
+
+
+def stored(run: Checkpoint, pairs: list[Preference], folder: Path) -> tuple[Path, Path]:
+    """A policy and its preferences, as files."""
+    sides = [
+        {
+            side: {
+                "inputs": getattr(pair, side).inputs.tolist(),
+                "drawn": np.pad(getattr(pair, side).labels[:-1] != IGNORE, ((1, 0), (0, 0))).tolist(),
+            }
+            for side in ("chosen", "rejected")
+        }
+        for pair in pairs
+    ]
+    path = folder / "preferences.parquet"
+    rows = [{"prompt": {"id": pair.id}, **both} for pair, both in zip(pairs, sides, strict=True)]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    save(folder / "policy", run, torch.optim.AdamW(run.model.parameters()))
+    return folder / "policy", path
+
+
+def test_the_training_loop_takes_preferences_and_resumes_to_the_bit(
+    run: Checkpoint, sentences: list[str], tmp_path: Path
+) -> None:
+    policy, path = stored(run, sampled(run, sentences, 5), tmp_path)
+    changes = {
+        "steps": 12,
+        "lr": 1e-3,
+        "trunk_lr": 1e-3,
+        "warmup": 1,
+        "pairs": 2,
+        "heldout_share": 0.3,
+        "save_every": 5,
+    }
+    options = options_for(str(policy), str(path), changes | {"eval_every": 6, "schedule": "constant"})
+    assert options.dpo is not None
+    assert (options.dpo.beta, options.dpo.pairs, options.lr) == (0.1, 2, 1e-3)
+    said: list[str] = []
+    straight = train(options, [], Path(), tmp_path / "straight", said.append)
+    assert straight.before is not None
+    assert straight.after is not None
+    assert straight.before["total"] == pytest.approx(math.log(2), abs=1e-3)  # held out, before the first step
+    log = [json.loads(line) for line in (tmp_path / "straight/log.jsonl").read_text().splitlines()]
+    steps = [entry for entry in log if "heldout" not in entry]
+    assert steps[0]["loss"] == pytest.approx(math.log(2), abs=1e-3)
+    assert steps[-1]["loss"] < 0.6
+    assert any("margin" in line and "accuracy" in line for line in said)
+
+    train(options.model_copy(update={"steps": 7}), [], Path(), tmp_path / "halves", lambda line: None)
+    resumed = train(options, [], Path(), tmp_path / "halves", lambda line: None)
+    one, two = (load(result.checkpoint).model.state_dict() for result in (straight, resumed))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    moved = load(policy).model.state_dict()
+    assert any(not torch.equal(one[name], moved[name]) for name in one)  # and the policy is as it was
+    with pytest.raises(UserError, match="trained with other options"):
+        train(options_for(str(policy), str(path), changes | {"beta": 0.5}), [], Path(), tmp_path / "halves")
+
+
+def test_no_preferences_there(run: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "no.parquet").write_bytes(b"nothing")
+    for name in ("no.parquet", "none.parquet"):
+        with pytest.raises(UserError, match=f"{name}: no preferences of `antiphon preferences`"):
+            read_preferences(tmp_path / name, run.layout)

@@ -74,6 +74,8 @@ def train(
     device = torch.device(options.device)
 
     # ---- data, model, optimizer: new, or as the last checkpoint left them
+    if options.dpo and corpora:
+        raise UserError("train.dpo learns preferences and no corpus: leave it out, or use `antiphon dpo`")
     task = DpoTask(options, options.dpo) if options.dpo else None
     opened, cards = ([], task.cards) if task else open_corpora(corpora, options)
     fingerprints = task.fingerprints if task else tuple(corpus.fingerprint for corpus in opened)

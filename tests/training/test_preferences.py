@@ -243,6 +243,12 @@ def test_the_training_loop_takes_preferences_and_resumes_to_the_bit(
         train(options_for(str(policy), str(path), changes | {"beta": 0.5}), [], Path(), tmp_path / "halves")
 
 
+def test_a_corpus_beside_preferences_is_refused(run: Checkpoint, sentences: list[str], tmp_path: Path) -> None:
+    policy, path = stored(run, sampled(run, sentences, 2), tmp_path)
+    with pytest.raises(UserError, match="learns preferences and no corpus"):
+        train(options_for(str(policy), str(path), {}), [tmp_path], Path(), tmp_path / "out")
+
+
 def test_no_preferences_there(run: Checkpoint, tmp_path: Path) -> None:
     (tmp_path / "no.parquet").write_bytes(b"nothing")
     for name in ("no.parquet", "none.parquet"):

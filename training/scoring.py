@@ -92,8 +92,9 @@ def score_sequences(
     model.eval()
     keys = [hashlib.sha256(s.inputs.tobytes() + s.labels.tobytes()).digest() for s in sequences]
     first = {key: i for i, key in reversed(list(enumerate(keys)))}
-    found: dict[bytes, Streams] = {}
-    order = sorted(first.values(), key=lambda i: (len(sequences[i].inputs), i))
+    nothing = {row.name: Stream() for row in model.rows}
+    found = {key: nothing for key, i in first.items() if not len(sequences[i].inputs)}
+    order = sorted((i for i in first.values() if len(sequences[i].inputs)), key=lambda i: (len(sequences[i].inputs), i))
     while order:
         longest = len(sequences[order[-1]].inputs)
         group = [order.pop() for _ in range(min(len(order), max(1, tokens // longest)))]
@@ -118,7 +119,8 @@ def _streams(model: HybridLM, log_probs: np.ndarray, labels: np.ndarray, special
 def lay(checkpoint: Checkpoint, row: dict[str, Any]) -> Laid:
     """A row of the reader, laid out. Raises UserError, naming it, where the layout cannot."""
     try:
-        return checkpoint.layout.apply(checkpoint.layout.example(row, checkpoint.text.encode))
+        (example,) = checkpoint.layout.examples([row], checkpoint.text.encode)
+        return checkpoint.layout.apply(example)
     except ValueError as error:
         raise UserError(f"layout {checkpoint.layout.name}: {error}") from None
 

@@ -14,7 +14,7 @@ from schemas.errors import UserError
 from tests.training.conftest import CARDS, utterance
 from training.checkpoint import Checkpoint, build
 from training.evaluate import held_out_losses
-from training.layouts import CodecLayoutOptions, TasteLayoutOptions, make
+from training.layouts import NAMES, CodecLayoutOptions, TasteLayoutOptions, make
 from training.layouts.base import LayoutOptions, Sequence
 from training.model import load_trunk
 from training.options import TrainOptions
@@ -160,6 +160,25 @@ def test_text_alone_and_its_continuation(fresh: Checkpoint, sentences: list[str]
     tokens = [p for p in range(len(targets)) if 0 <= targets[p] < size][-rest.labels :]
     by_hand = sum(float(scores[p, targets[p]]) for p in tokens)
     assert rest.total == pytest.approx(by_hand, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_layout_is_scored_heard_and_read(trunk: Path, sentences: list[str], name: str) -> None:
+    """Without words in the text row, the score is of speech; a text alone is scored in any layout."""
+    run = checkpoint(trunk, NAMES[name].model_validate({"name": name}))
+    u = utterance(0, sentences[0], CARDS, "train")
+    row = {"id": "0", "duration_s": u.duration_s, "words": [], "codec_codes": u.codec_codes, "units": u.units}
+    row |= {"unit_run_lengths": u.unit_run_lengths, "taste_codes": np.zeros((0, 2), dtype=np.int64)}
+    row |= {"dialogue_id": "d", "turn": 0, "role": "assistant", "channel": 0, "start_s": 0.0, "group_id": "d"}
+    heard, read = score_sequences(run, [lay(run, row), lay_text(run, ["I", "like", "cats."], "t")], Scoring())
+    assert read["text"].labels == sum(map(len, run.text.encode(["I", "like", "cats."])))
+    assert heard["text"].labels == 0
+    for stream in heard.values():
+        assert math.isfinite(stream.total)
+        assert stream.total <= 0
+    # No words, no TASTE codes and no turn to answer; LLaMA-Omni's units are learnt by CTC and have no labels.
+    if name not in ("text", "taste", "speechgpt", "llama-omni"):
+        assert sum(stream.labels for stream in heard.values()) > 0
 
 
 def test_streams_by_name_and_by_group(trunk: Path) -> None:

@@ -43,6 +43,8 @@ class PromptOptions(Options):
     """Rows that are shorter are passed over."""
     max_s: float = Field(6.0, gt=0)
     """Seconds of the continuation at the most."""
+    given_text: bool = False
+    """Give the model the words that really follow, for it to say: its word error rate is then against those."""
     temperature: float = Field(0.8, ge=0)
     """Of sampling; 0 takes the likeliest."""
     text_top_k: int = Field(25, ge=0)
@@ -78,7 +80,7 @@ class Measures:
     Attributes:
         seconds: its length. nll: nats a token of the transcript after the prompt's words by the text LM; None without tokens.
         alone: the same without the prompt's words, over all tokens: (nats, tokens).
-        wer: of the transcript against the words that the model says it says; None where it says none.
+        wer: of the transcript against the words that the model says it says, or was given; None where there are none.
         dnsmos: overall, 1 to 5; None where it was not asked for or there is no sound.
         auto_bleu: share of repeated bigrams of the transcript. run: frames in a row with the same first code, on average.
     """
@@ -200,12 +202,14 @@ class Judges:
 def continue_(
     run: Checkpoint, prompt: Prompt, number: int, options: PromptOptions
 ) -> tuple[Generation, list[str], np.ndarray]:
-    """Continuation `number` of a prompt: what was generated, and of it the new words and the new codes `[K, T]`."""
+    """Continuation `number` of a prompt: what was generated, the words that it says or was given, and its new codes `[K, T]`."""
     mark = hashlib.sha256(f"{options.seed}/{prompt.id}/{number}".encode()).hexdigest()
     sampling = Sampling(options.temperature, options.text_top_k, options.speech_top_k, int(mark[:8], 16))
-    made = generate(run, prefix=prompt.row, max_s=prompt.seconds + options.max_s, sampling=sampling)
+    text = prompt.follows if options.given_text else ""
+    made = generate(run, text, prompt.row, prompt.seconds + options.max_s, sampling)
     n_frames = prompt.row["codec_codes"].shape[1]
-    return made, made.words[len(prompt.row["words"]) :], made.codes[:, n_frames:]
+    words = text.split() if options.given_text else made.words[len(prompt.row["words"]) :]
+    return made, words, made.codes[:, n_frames:]
 
 
 def wer(said: str, heard: str, language: str) -> float | None:

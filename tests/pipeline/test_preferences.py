@@ -17,7 +17,7 @@ import torch
 from pipeline.cli import main
 from pipeline.clips import Clip, hear
 from pipeline.config import Config
-from pipeline.continuations import PromptOptions, cut, mean_run, prompts_of, wer
+from pipeline.continuations import PromptOptions, continue_, cut, mean_run, prompts_of, wer
 from pipeline.evaluate_generation import evaluate_generation, texts
 from pipeline.preferences import PairOptions, PreferenceOptions, choose, make_preferences, score
 from schemas.errors import UserError
@@ -108,6 +108,19 @@ def test_prompts_end_with_a_word(speaker: Speaker) -> None:
     assert all(word["end_s"] <= 1.5 for word in plain.row["words"])
     assert len(list(prompts_of(run, corpus, options(speaker, prompts=2)))) == 2
     assert not list(prompts_of(run, corpus, options(speaker, min_s=5.0)))
+
+
+def test_the_real_words_can_be_given(speaker: Speaker) -> None:
+    run, corpus = load(speaker.model), Corpus(speaker.corpus)
+    for prompt in prompts_of(run, corpus, options(speaker)):
+        made, words, codes = continue_(run, prompt, 0, options(speaker, given_text=True, max_s=3.0))
+        assert words == prompt.follows.split()
+        heard, follows = prompt.text.split(), prompt.follows.split()
+        assert made.words[: len(heard)] == heard
+        # Said in order, as many as there is time for; a word of more than one token may be cut short by the end.
+        said = made.words[len(heard) :]
+        assert said[:-1] == follows[: max(0, len(said) - 1)] or said[: len(follows)] == follows
+        assert codes.shape[1] == made.codes.shape[1] - prompt.row["codec_codes"].shape[1]
 
 
 def test_generation_is_measured_and_kept(speaker: Speaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,6 +36,14 @@ class Preference:
     rejected: Laid
 
 
+class PairLosses(StreamLosses):
+    """What the log says of pairs in the place of streams."""
+
+    def by_stream(self) -> StreamLosses:
+        """Itself, as a model's losses give their streams."""
+        return self
+
+
 @dataclass(frozen=True)
 class Terms:
     """Of a batch of P pairs: the mean loss, and without gradients the rewards `[P]` of both sides, beta (log p - log q)."""
@@ -43,6 +51,13 @@ class Terms:
     loss: Tensor
     chosen: Tensor
     rejected: Tensor
+
+    def by_stream(self) -> "PairLosses":
+        """Sums over the pairs, under names of their own, for the log."""
+        streams = PairLosses()
+        for name, values in self.by_pair().items():
+            streams.add(name, values)
+        return streams
 
     def by_pair(self) -> dict[str, Tensor]:
         """`[P]` each: the reward margin, 1 where it is above 0, and both rewards."""
@@ -96,7 +111,7 @@ def read_preferences(path: Path, layout: Layout) -> list[Preference]:
     return found
 
 
-@dataclass
+@dataclass(kw_only=True)
 class PairBatch(Batch):
     """2 P rows of one document each, chosen and rejected in turn.
 
@@ -107,14 +122,11 @@ class PairBatch(Batch):
     reference: np.ndarray
     beta: float
 
-    def loss(self, model: HybridLM) -> tuple[Tensor, StreamLosses]:
-        """The loss of DPO, and of each pair the reward margin and whether it is above 0, as streams."""
+    def loss(self, model: HybridLM) -> tuple[Tensor, "PairLosses"]:
+        """The loss of DPO, and of each pair the reward margin, whether it is above 0, and both rewards, as streams."""
         policy = log_probs(model, self)
         terms = dpo(policy, torch.from_numpy(self.reference).to(policy), self.beta)
-        streams = StreamLosses()
-        for name, values in terms.by_pair().items():
-            streams.add(name, values)
-        return terms.loss, streams
+        return terms.loss, terms.by_stream()
 
 
 def pair_batch(pairs: Sequence[Preference], reference: np.ndarray, beta: float = 0.1) -> PairBatch:

@@ -60,7 +60,8 @@ Streams = dict[str, Stream]
 def label_log_probs(model: HybridLM, batch: Batch, restrict: bool) -> Tensor:
     """The log-probability of each label, float64 `[B, S, R]`; 0 where there is none.
 
-    With `restrict`, of a token among its row's tokens; of a special, which is none of them, among all ids as ever.
+    With `restrict`, of a token among its row's tokens; of a special, which is none of them, among all ids as ever, and so of rows
+    that a depth transformer predicts.
     """
     hidden = model.batch_hidden(batch)
     labels = torch.from_numpy(batch.labels).to(hidden.device)
@@ -70,8 +71,12 @@ def label_log_probs(model: HybridLM, batch: Batch, restrict: bool) -> Tensor:
         if not there.any():
             continue
         target, states = labels[..., r][there], hidden[there]
-        scores = model.text_log_probs(states) if r == 0 else model.speech_logits(states)[r - 1]
-        scores = scores.float().log_softmax(-1)
+        logits = [model.text_log_probs(states)] if r == 0 else model.speech_logits(states)[r - 1 : r]
+        if not logits:
+            # A row that is predicted from the others of its position: there is no single distribution to be had for it.
+            found[..., r][there] = -model.label_losses(batch).losses[..., r][there].double()
+            continue
+        scores = logits[0].float().log_softmax(-1)
         picked = scores.gather(-1, target[:, None])[:, 0]
         if restrict:
             picked = picked - scores[:, : row.size].logsumexp(-1).where(target < row.size, 0.0)

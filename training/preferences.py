@@ -9,7 +9,7 @@ tokens). q does not change, so its sums are taken once, before the first step, a
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +20,11 @@ from torch.nn import functional as F
 
 from schemas.errors import UserError
 from training.layouts import Layout
-from training.layouts.base import IGNORE
+from training.layouts.base import IGNORE, NOTHING
 from training.layouts.base import Sequence as Laid
 from training.loader import Position
 from training.model import HybridLM, StreamLosses
-from training.packing import Batch, Piece, collate
+from training.packing import PADDING, Batch, Piece, collate
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,17 @@ class PairLosses(StreamLosses):
 
 @dataclass(frozen=True)
 class Terms:
-    """Of a batch of P pairs: the mean loss, and without gradients the rewards `[P]` of both sides, beta (log p - log q)."""
+    """Of a batch of P pairs: the loss, and without gradients the rewards `[P]` of both sides, beta (log p - log q)."""
 
     loss: Tensor
     chosen: Tensor
     rejected: Tensor
 
-    def by_stream(self) -> "PairLosses":
-        """Sums over the pairs, under names of their own, for the log."""
+    def by_stream(self, there: Tensor) -> "PairLosses":
+        """Sums over the pairs that `there`, bool `[P]`, marks, under names of their own, for the log."""
         streams = PairLosses()
         for name, values in self.by_pair().items():
-            streams.add(name, values)
+            streams.add(name, values[there])
         return streams
 
     def by_pair(self) -> dict[str, Tensor]:
@@ -70,11 +70,14 @@ class Terms:
         }
 
 
-def dpo(policy: Tensor, reference: Tensor, beta: float) -> Terms:
-    """Log-probabilities `[P, 2]`, chosen then rejected, of the model in training and of the reference."""
+def dpo(policy: Tensor, reference: Tensor, beta: float, shares: Tensor | None = None) -> Terms:
+    """Log-probabilities `[P, 2]`, chosen then rejected, of the model in training and of the reference.
+
+    `shares`: `[P]`, of the pairs in the loss; None for the mean over them.
+    """
     rewards = beta * (policy - reference)
-    loss = -F.logsigmoid(rewards[:, 0] - rewards[:, 1]).mean()
-    return Terms(loss, *rewards.detach().unbind(1))
+    losses = -F.logsigmoid(rewards[:, 0] - rewards[:, 1])
+    return Terms(losses.mean() if shares is None else (losses * shares).sum(), *rewards.detach().unbind(1))
 
 
 def response(inputs: np.ndarray, drawn: np.ndarray, name: str) -> Laid:
@@ -117,16 +120,43 @@ class PairBatch(Batch):
 
     Attributes:
         reference: float64 `[P, 2]`, the log-probabilities under q. beta: of the loss.
+        shares: float64 `[P]`, of each pair in the loss: 1 over the pairs of the whole batch; 0 for what only fills up a part.
     """
 
     reference: np.ndarray
     beta: float
+    shares: np.ndarray
 
     def loss(self, model: HybridLM) -> tuple[Tensor, "PairLosses"]:
         """The loss of DPO, and of each pair the reward margin, whether it is above 0, and both rewards, as streams."""
         policy = log_probs(model, self)
-        terms = dpo(policy, torch.from_numpy(self.reference).to(policy), self.beta)
-        return terms.loss, terms.by_stream()
+        shares = torch.from_numpy(self.shares).to(policy)
+        terms = dpo(policy, torch.from_numpy(self.reference).to(policy), self.beta, shares)
+        return terms.loss, terms.by_stream(shares > 0)
+
+    def share(self, part: int, parts: int) -> "PairBatch":
+        """Every `parts`-th pair from `part`; all parts have as many pairs, empty ones if need be, and their losses sum up to the
+        whole's.
+        """
+        n_pairs = len(self.reference)
+        own = np.arange(part, n_pairs, parts)
+        n = -(-n_pairs // parts)
+        rows = np.stack([2 * own, 2 * own + 1], axis=1).ravel()
+
+        def fill(values: np.ndarray, at: np.ndarray, nothing: float, length: int) -> np.ndarray:
+            more = np.full((length - len(at), *values.shape[1:]), nothing, dtype=values.dtype)
+            return np.concatenate([values[at], more])
+
+        return replace(
+            self,
+            inputs=fill(self.inputs, rows, NOTHING, 2 * n),
+            labels=fill(self.labels, rows, IGNORE, 2 * n),
+            weights=fill(self.weights, rows, 0, 2 * n),
+            documents=fill(self.documents, rows, PADDING, 2 * n),
+            positions=fill(self.positions, rows, 0, 2 * n),
+            reference=fill(self.reference, own, 0, n),
+            shares=fill(self.shares, own, 0, n),
+        )
 
 
 def pair_batch(pairs: Sequence[Preference], reference: np.ndarray, beta: float = 0.1) -> PairBatch:
@@ -134,7 +164,8 @@ def pair_batch(pairs: Sequence[Preference], reference: np.ndarray, beta: float =
     sequences = [side for pair in pairs for side in (pair.chosen, pair.rejected)]
     longest = max(len(s.inputs) for s in sequences)
     batch = collate([[Piece(s, 0, len(s.inputs))] for s in sequences], longest)
-    return PairBatch(**vars(batch), reference=reference, beta=beta)
+    shares = np.full(len(pairs), 1 / len(pairs))
+    return PairBatch(**vars(batch), reference=reference, beta=beta, shares=shares)
 
 
 def log_probs(model: HybridLM, batch: Batch) -> Tensor:

@@ -23,7 +23,9 @@ from training.layouts import CodecLayoutOptions, TasteLayoutOptions
 from training.layouts.base import IGNORE
 from training.loader import Position
 from training.preferences import (
+    PairBatch,
     PairLoader,
+    PairLosses,
     Preference,
     dpo,
     log_probs,
@@ -137,6 +139,33 @@ def test_dpo_raises_the_chosen_sides_margin(run: Checkpoint, sentences: list[str
     assert seen[-1][1]["accuracy"] == 1.0
     after = reference_log_probs(run.model, pairs) - reference
     assert (after[:, 0] > after[:, 1]).all()
+
+
+@pytest.mark.parametrize("parts", [2, 3, 5])
+def test_parts_of_a_batch_have_its_loss_and_gradient(run: Checkpoint, sentences: list[str], parts: int) -> None:
+    """However many processes or steps of accumulation share a batch, pairs stay together and count once."""
+    pairs = sampled(run, sentences)
+    batch = pair_batch(pairs, reference_log_probs(run.model, pairs) - np.array([[3.0, -2.0]]))
+    parameter = run.model.speech_head.weight
+
+    def gradient(batches: list[PairBatch]) -> tuple[float, dict[str, float], torch.Tensor]:
+        run.model.zero_grad()
+        total, seen = 0.0, PairLosses()
+        for one in batches:
+            loss, streams = run.model.loss(one)
+            loss.backward()
+            total += float(loss.detach())
+            seen.update(streams)
+        assert parameter.grad is not None
+        return total, seen.means(), parameter.grad.clone()
+
+    loss, streams, grad = gradient([batch])
+    shared = [batch.share(part, parts) for part in range(parts)]
+    assert len({one.inputs.shape for one in shared}) == 1
+    loss_of_parts, streams_of_parts, grad_of_parts = gradient(shared)
+    assert loss_of_parts == pytest.approx(loss, rel=1e-5)
+    assert streams_of_parts == pytest.approx(streams, rel=1e-4)
+    assert torch.allclose(grad, grad_of_parts, rtol=1e-3, atol=1e-6)
 
 
 def test_the_order_depends_on_seed_and_position_alone(run: Checkpoint, sentences: list[str]) -> None:

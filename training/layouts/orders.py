@@ -23,7 +23,7 @@ from pydantic import Field
 from schemas import Tokenizer
 from schemas.errors import UserError
 from training.layouts.base import NOTHING, Example, Layout, LayoutOptions, Parts, Row, Script, Sequence, Vocabulary
-from training.layouts.stream import Stream, join
+from training.layouts.stream import Stream, frame_by_frame, join
 
 START = "[Speech]"
 
@@ -181,9 +181,7 @@ class FlatLayout(OrderLayout):
         stream = self.before(example)
         for g, group in enumerate(self.groups):
             learnt = g > 0 or not self.given_first
-            one_each = np.full((codes.shape[1], len(group), self.n_codebooks), NOTHING, dtype=np.int64)
-            one_each[:, np.arange(len(group)), group] = codes[group].T
-            stream.put(1, one_each.reshape(-1, self.n_codebooks), learnt)
+            stream.put(1 + group[0], frame_by_frame(codes[group]), learnt)
             if g == 0:
                 stream.mark(1, "pad", learnt)
         return stream.sequence(example)

@@ -15,7 +15,7 @@ from schemas import Tokenizer
 from schemas.errors import UserError
 from training.layouts.base import Example, LayoutOptions, Parts, Row, Script, Sequence, Vocabulary
 from training.layouts.chunks import alternate
-from training.layouts.stream import Stream, StreamLayout
+from training.layouts.stream import Stream, StreamLayout, frame_by_frame
 
 
 class StepLayoutOptions(LayoutOptions):
@@ -142,9 +142,7 @@ class AudioLMLayout(PairLayout):
         stream.mark(0, "bos", learnt=False)
         stream.put(1, example.units, learnt=False)
         stream.mark(1, "end", learnt=False)
-        for frame in example.codes[: self.n_codebooks].T:
-            for k, code in enumerate(frame):
-                stream.put(2 + k, [code])
+        stream.put(2, frame_by_frame(example.codes[: self.n_codebooks]))
         stream.mark(2, "eos")
         return stream.sequence(example)
 

@@ -107,6 +107,14 @@ class StreamLayout(Layout):
         yield self.mark(row, end)
 
 
+def frame_by_frame(codes: np.ndarray) -> np.ndarray:
+    """Codes `[K, T]` one a position, all codebooks of a frame and then the next frame: int64 `[T K, K]`, NOTHING elsewhere."""
+    n_codebooks, n_frames = codes.shape
+    positions = np.full((n_frames, n_codebooks, n_codebooks), NOTHING, dtype=np.int64)
+    positions[:, np.arange(n_codebooks), np.arange(n_codebooks)] = codes.T
+    return positions.reshape(n_frames * n_codebooks, n_codebooks)
+
+
 def join(words: Iterable[Iterable[int]]) -> list[int]:
     """The ids of all words."""
     return [token for word in words for token in word]

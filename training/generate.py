@@ -51,18 +51,12 @@ class _Sampler:
         self.device = model.text_special.weight.device
         self.random = torch.Generator().manual_seed(sampling.seed)
         self.columns: list[np.ndarray] = []
-        self.draws: list[tuple[int, int, int]] = []  # position, row, id
         self.n_run = 0
         self.cache = DynamicCache(config=model.trunk.config)
         self.log_probs: list[torch.Tensor] = []
 
     def draw(self, row: int, allowed: np.ndarray) -> int:
         """One id of a row for the position after the last column, among those that `allowed`, bool `[n_ids]`, marks."""
-        chosen = self._choose(row, allowed)
-        self.draws.append((len(self.columns), row, chosen))
-        return chosen
-
-    def _choose(self, row: int, allowed: np.ndarray) -> int:
         if self.n_run < len(self.columns):
             self._run()
         ids = torch.from_numpy(np.flatnonzero(allowed))
@@ -80,6 +74,19 @@ class _Sampler:
         self.n_run = len(self.columns)
         speech = [logits.float().log_softmax(-1) for logits in self.model.speech_logits(hidden)]
         self.log_probs = [scores.double().cpu() for scores in (self.model.text_log_probs(hidden), *speech)]
+
+
+class _Recorder(_Sampler):
+    """A sampler that remembers what it drew: position, row and id."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.draws: list[tuple[int, int, int]] = []
+
+    def draw(self, row: int, allowed: np.ndarray) -> int:
+        chosen = super().draw(row, allowed)
+        self.draws.append((len(self.columns), row, chosen))
+        return chosen
 
 
 @torch.no_grad()
@@ -105,7 +112,7 @@ def generate(
     example.words = example.words + words
     example.starts_s, example.ends_s = (np.concatenate([at, silent]) for at in (example.starts_s, example.ends_s))
     prompt = layout.prompt(example, max_s)
-    sampler = _Sampler(checkpoint.model, sampling or Sampling())
+    sampler = _Recorder(checkpoint.model, sampling or Sampling())
     with _one_thread():
         while (column := prompt.next(sampler.draw)) is not None:
             sampler.columns.append(column)

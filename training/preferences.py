@@ -22,7 +22,7 @@ from schemas.errors import UserError
 from training.layouts import Layout
 from training.layouts.base import IGNORE, NOTHING
 from training.layouts.base import Sequence as Laid
-from training.loader import Position
+from training.loader import Loader, Position
 from training.model import HybridLM, StreamLosses
 from training.packing import PADDING, Batch, Piece, collate
 
@@ -184,10 +184,10 @@ def reference_log_probs(model: HybridLM, pairs: Sequence[Preference]) -> np.ndar
     return np.concatenate(found)
 
 
-class PairLoader:
+class PairLoader(Loader):
     """Batches of pairs in an order that depends on the seed and the position alone; a share of the prompts is held out.
 
-    A pass over the data shuffles all pairs. `Position.pool` is not used. It has what the training loop asks of a `Loader`.
+    A pass over the data shuffles all pairs. `Position.pool` is not used. To the training loop it is a `Loader` like others.
     """
 
     def __init__(
@@ -200,6 +200,7 @@ class PairLoader:
         heldout_share: float = 0.0,
     ) -> None:
         """`reference`: of `reference_log_probs`. Raises UserError where nothing is left to train on."""
+        self.corpora = []
         kept_out = [_share(pair.id) < heldout_share for pair in pairs]
         self._all = [(pair, row) for pair, row in zip(pairs, reference, strict=True)]
         self.train_pairs = [item for item, out in zip(self._all, kept_out, strict=True) if not out]

@@ -45,6 +45,35 @@ def _evaluations(parser: argparse.ArgumentParser) -> None:
     p.add_argument("corpus", metavar="CORPUS")
     p.add_argument("--json", action="store_true", help="as one JSON object")
 
+    p = kind(
+        "lm", "how often a model finds the good side of a pair likelier: sWUGGY, sBLIMP, StoryCloze, SALMon, your own"
+    )
+    p.add_argument("checkpoint", metavar="CHECKPOINT")
+    p.add_argument(
+        "--suite", required=True, metavar="NAME", help="swuggy, sblimp, storycloze, topic-storycloze, salmon, pairs"
+    )
+    p.add_argument("--data", required=True, nargs="+", metavar="PATH", help="the suite's files or folders")
+    p.add_argument("--out", metavar="JSONL", help="write each pair's scores here")
+    p.add_argument("--config", help="config of the training corpus, where its stages are not the defaults")
+    p.add_argument("--cache", metavar="FOLDER", help="where the tokens of what is heard are kept")
+    p.add_argument("--json", action="store_true", help="as one JSON object")
+    _assignments(
+        p, "score=sum, streams=[first], words=asr, speak.backend=kokoro ...; `antiphon config evaluate-lm` prints all"
+    )
+
+    p = kind("generation", "perplexity and repetition of what is heard in a model's continuations of speech")
+    p.add_argument("checkpoint", metavar="CHECKPOINT")
+    p.add_argument("corpus", metavar="CORPUS", help="its rows are cut off after 3 s and continued")
+    p.add_argument("--out", metavar="FOLDER", help="write the transcripts and the sound here")
+    p.add_argument("--json", action="store_true", help="as one JSON object")
+    _assignments(p, "prompts=100, temperature=1.0, lm=FOLDER ...; `antiphon config evaluate-generation` prints all")
+
+
+def _assignments(parser: argparse.ArgumentParser, such_as: str) -> None:
+    parser.add_argument(
+        "--set", dest="assignments", metavar="A=C", action="append", default=[], help=f"set one option: {such_as}"
+    )
+
 
 def _with_evaluation(argv: Sequence[str]) -> list[str]:
     """`evaluate CHECKPOINT CORPUS` as `evaluate loss CHECKPOINT CORPUS`; any other command line as it is."""
@@ -150,6 +179,20 @@ def parser() -> argparse.ArgumentParser:
     p = command("evaluate", "held-out loss of a trained model, or another evaluation by its name")
     p.epilog = "`antiphon evaluate CHECKPOINT CORPUS` is `antiphon evaluate loss CHECKPOINT CORPUS`."
     _evaluations(p)
+
+    p = command(
+        "preferences", "sample continuations of speech, judge them, and keep clear pairs for DPO; run again to go on"
+    )
+    p.add_argument("checkpoint", metavar="CHECKPOINT")
+    p.add_argument("corpus", metavar="CORPUS", help="its rows are cut off after 3 s and continued")
+    p.add_argument("--out", required=True, metavar="FOLDER")
+    _assignments(p, "continuations=8, pair.margin=1.0, pair.wer=1.0 ...; `antiphon config preferences` prints all")
+
+    p = command("dpo", "train a checkpoint on preferences, itself the frozen reference; run again to resume")
+    p.add_argument("checkpoint", metavar="CHECKPOINT", help="the one that the preferences were sampled from")
+    p.add_argument("preferences", metavar="PARQUET", help="preferences.parquet of `antiphon preferences`")
+    p.add_argument("--out", required=True, metavar="FOLDER", help="checkpoints and log")
+    _assignments(p, "beta=0.1, pairs=4, steps=100, lr=5e-5 ...; `antiphon config train` prints all")
 
     p = command("speak", "let a trained model go on from a prompt, and write what it says as text and sound")
     p.add_argument("checkpoint", metavar="CHECKPOINT")

@@ -85,5 +85,8 @@ def fields_without_help(model: type, prefix: str = "") -> list[str]:
 
 
 def test_every_field_has_help() -> None:
-    assert fields_without_help(Config) == []
+    from pipeline.commands import OPTIONS
+
+    for kind in (Config, *(options() for options in OPTIONS.values())):
+        assert fields_without_help(kind) == []
     assert "decode.rate_hz = 16000" in help_text()

@@ -14,6 +14,8 @@ the usual way:
   antiphon speak model --text "Good morning" --out hello.wav
 """
 
+_RESUMABLE = ("prepare", "retry", "dialogues", "train")
+
 
 def _part(text: str) -> tuple[int, int]:
     number, slash, of = text.partition("/")
@@ -44,6 +46,35 @@ def _evaluations(parser: argparse.ArgumentParser) -> None:
     p.add_argument("checkpoint", metavar="CHECKPOINT")
     p.add_argument("corpus", metavar="CORPUS")
     p.add_argument("--json", action="store_true", help="as one JSON object")
+
+    p = kind(
+        "tokens",
+        "what tokenizers cost and keep: bit rate, sound, words, voice, probes, speed; one table for all of them",
+    )
+    p.add_argument("corpus", metavar="CORPUS")
+    p.add_argument(
+        "--tokenizer",
+        dest="tokenizers",
+        metavar="NAME",
+        action="append",
+        required=True,
+        help="units, codec, taste, lyra, melspec, or a transformers codec (a folder or a pulled name); settings after a colon "
+        "(codec:n_codebooks=2); may be given many times",
+    )
+    p.add_argument("--rows", type=int, default=60, help="the corpus's first clips (default 60)")
+    p.add_argument(
+        "--out", metavar="FOLDER", help="write the table (tokens.md), tokens.json and the picture (tokens.png)"
+    )
+    p.add_argument(
+        "--phones", metavar="MANIFEST", help="JSON lines with audio and phones (p, s, e); else by the aligner"
+    )
+    p.add_argument("--probe-steps", type=int, default=300, help="of training each probe; 0: no probes (default 300)")
+    p.add_argument(
+        "--recogniser",
+        metavar="MODEL",
+        default="whisper-tiny",
+        help="Whisper that counts the words (default whisper-tiny)",
+    )
 
     p = kind(
         "lm", "how often a model finds the good side of a pair likelier: sWUGGY, sBLIMP, StoryCloze, SALMon, your own"
@@ -231,10 +262,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"antiphon {args.command}: {show(str(error.filename))}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            f"\nantiphon {args.command}: interrupted; what is committed stays, and the same command goes on",
-            file=sys.stderr,
-        )
+        goes_on = "; what is committed stays, and the same command goes on" if args.command in _RESUMABLE else ""
+        print(f"\nantiphon {args.command}: interrupted{goes_on}", file=sys.stderr)
         return 130
 
 

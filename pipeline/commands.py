@@ -244,6 +244,20 @@ def speak(args: argparse.Namespace) -> int:
     return 0
 
 
+def evaluate_tokens(args: argparse.Namespace) -> int:
+    from pipeline.bench.run import run_evaluate_tokens
+
+    return run_evaluate_tokens(
+        args.corpus,
+        args.tokenizers,
+        rows=args.rows,
+        out=args.out,
+        phones=args.phones,
+        recogniser=args.recogniser,
+        probe_steps=args.probe_steps,
+    )
+
+
 def _lm_options() -> Any:
     from pipeline.evaluate_lm import LmOptions
 
@@ -273,6 +287,7 @@ EVALUATIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     "loss": evaluate_loss,
     "lm": evaluate_lm,
     "generation": evaluate_generation,
+    "tokens": evaluate_tokens,
 }
 """What `antiphon evaluate` can do, by its second word."""
 

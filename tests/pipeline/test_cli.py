@@ -85,6 +85,20 @@ def test_config_prints_fields_with_defaults_and_help() -> None:
     assert "decode." not in done.stdout
 
 
+@pytest.mark.parametrize(("words", "goes_on"), [(["retry", "c", "--out", "x"], True), (["evaluate", "m", "c"], False)])
+def test_an_interruption_is_one_line_and_promises_to_go_on_only_where_it_does(
+    words: list[str], goes_on: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(args: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "run", interrupted)
+    assert cli.main(words) == 130
+    said = capsys.readouterr().err
+    assert "interrupted" in said
+    assert ("goes on" in said) == goes_on
+
+
 def test_a_closed_pipe_is_no_error() -> None:
     command = f"{sys.executable} -m pipeline.cli config | head -1"
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=120)

@@ -93,8 +93,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--rejected", action="store_true", help="the rejections instead of the rows")
     p.add_argument("--wav", metavar="FILE", help="with --id: write the row's audio to this file")
 
-    p = command("fit", "fit a tokenizer, or the aligner's phone classifier, on a corpus")
-    p.add_argument("what", choices=["units", "codec", "taste", "align"])
+    p = command("fit", "fit a tokenizer, a head of the aligners, or the overlap detector, on a corpus")
+    p.add_argument("what", choices=["units", "codec", "taste", "align", "chars", "overlap"])
     p.add_argument("corpus", metavar="CORPUS")
     p.add_argument("--out", required=True, metavar="FILE", help="the .safetensors file to write (taste: a folder)")
     p.add_argument(

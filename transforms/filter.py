@@ -42,6 +42,8 @@ class FilterOptions(Options):
     hold were not said in it. Without a VAD, of the whole utterance."""
     min_language_prob: float | None = Field(0.5, ge=0, le=1)
     """Probability of the language, where less than half of the recording's speech (within the block) is in it."""
+    min_given_language_prob: float | None = Field(0.1, ge=0, le=1)
+    """Probability of the language that was given for the audio; needs `transcribe.check_language`."""
     min_snr_db: float | None = None
     """Signal-to-noise ratio."""
     max_clipped_share: float | None = Field(None, ge=0, le=1)
@@ -52,6 +54,8 @@ class FilterOptions(Options):
     """DNSMOS, overall; needs `measure.dnsmos`."""
     min_speaker_share: float | None = Field(None, ge=0, le=1)
     """Share of the utterance that its speaker holds; needs the `speaker` stage."""
+    max_overlap_share: float | None = Field(None, ge=0, le=1)
+    """Share of the utterance in which two or more speak at once; needs the `speaker` stage."""
 
 
 class Filter(Stage):
@@ -141,6 +145,7 @@ def judge(utterance: Utterance, options: FilterOptions, aligner: str) -> tuple[R
         (Reason.REPEATS, "text_repeat_share", options.max_repeat_share, True),
         (Reason.REPEATS, "text_loops", options.max_loops, True),
         (Reason.OTHER_LANGUAGE, "asr_language_prob", options.min_language_prob if stands_out else None, False),
+        (Reason.OTHER_LANGUAGE, "asr_given_language_prob", options.min_given_language_prob, False),
         (Reason.UNSURE, "asr_avg_logprob", options.min_avg_logprob, False),
         (Reason.UNSURE, "asr_no_speech_prob", options.max_no_speech_prob, True),
         (Reason.UNSURE, "asr_compression_ratio", options.max_compression_ratio, True),
@@ -154,6 +159,7 @@ def judge(utterance: Utterance, options: FilterOptions, aligner: str) -> tuple[R
         (Reason.POOR_SOUND, "quality_bandwidth_hz", options.min_bandwidth_hz, False),
         (Reason.POOR_SOUND, "quality_dnsmos", options.min_dnsmos, False),
         (Reason.MIXED_SPEAKERS, "speaker_share", options.min_speaker_share, False),
+        (Reason.OVERLAPPED, "speaker_overlap_share", options.max_overlap_share, True),
     ]
     for reason, column, limit, is_maximum in limits:
         value = columns.get(column)

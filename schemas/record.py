@@ -92,6 +92,11 @@ FIELDS: dict[str, Field] = {
         "s of the longest stretch in which no word lies; a word fills 0.1 s a letter and 0.3 s at most",
         True,
     ),
+    "align_untold_share": Field(
+        pa.float32(),
+        "share of the speech that the words do not fill at the pace of the text, 0..1: not written down",
+        True,
+    ),
     "units": Field(_TOKENS, "[U] SSL units without repeats"),
     "unit_run_lengths": Field(_TOKENS, "[U] frames that each unit lasts; they sum to the frame count"),
     "codec_codes": Field(pa.list_(_TOKENS), "[K, T] codec codes, codebook by codebook, undelayed"),

@@ -48,7 +48,8 @@ class Reason(StrEnum):
     """The words could not be placed in the audio: their mean score is under `filter.min_align_score`, or too many of them are under
     `filter.low_score`."""
     UNCOVERED = "uncovered"
-    """A stretch of the utterance longer than `filter.max_align_gap_s` in which no word lies: part of it was not written down."""
+    """Part of it was not written down: a stretch longer than `filter.max_align_gap_s` in which no word lies, or more of the speech
+    than `filter.max_untold_share` that the words do not fill."""
     REPEATS = "repeats"
     """The text says the same over and over, past `filter.max_repeat_share` or `filter.max_loops`."""
     OTHER_LANGUAGE = "other_language"

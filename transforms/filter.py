@@ -33,6 +33,9 @@ class FilterOptions(Options):
     max_align_gap_s: float | None = Field(3.0, gt=0)
     """Longest stretch of an utterance without a word. Only where a VAD cut it: that leaves no pause longer than
     `segment.max_gap_s` inside, so keep this a second above it."""
+    max_untold_share: float | None = Field(0.2, ge=0, le=1)
+    """Share of the speech that the words do not fill, each taken at the pace of the text: some of what was said is not written
+    down. Only where a VAD cut the utterance. Halting readers come to 0.2 and more: set it higher for them."""
     max_repeat_share: float | None = Field(0.45, ge=0, le=1)
     """Share of the text that it says a second time or more often (by three words; six characters in scripts without spaces)."""
     max_loops: int | None = Field(4, ge=1)
@@ -62,7 +65,7 @@ class Filter(Stage):
     """Sets the columns of the text's and the alignment's statistics; rejects what fails a threshold, and whatever has no word."""
 
     name = "filter"
-    version = 4
+    version = 5
 
     def __init__(self, options: FilterOptions, aligner: str) -> None:
         """`aligner`: the `align.backend` that gave the scores."""
@@ -124,6 +127,7 @@ def add_statistics(utterances: list[Utterance], options: FilterOptions) -> None:
             "text_loops": textstats.loops(u.text),
             "text_chars_per_s": textstats.letters(u.text) / _voiced_s(u),
             "align_low_share": textstats.low_share(u.words, options.low_score),
+            "align_untold_share": textstats.untold_share(u.words, _voiced_s(u)),
             "align_gap_s": textstats.longest_gap_s(u.words, u.duration_s),
         }
 
@@ -139,7 +143,8 @@ def judge(utterance: Utterance, options: FilterOptions, aligner: str) -> tuple[R
         return Reason.NO_TEXT, "no word was recognised"
     columns = utterance.columns
     # A pause may be as long as it likes where no VAD has cut, and nobody is surprised by the recording's main language.
-    longest_gap_s = options.max_align_gap_s if "quality_voiced_s" in columns else None
+    cut = "quality_voiced_s" in columns
+    longest_gap_s, most_untold = (options.max_align_gap_s, options.max_untold_share) if cut else (None, None)
     stands_out = float(columns.get("text_language_share", 1.0)) < 0.5
     limits = [
         (Reason.REPEATS, "text_repeat_share", options.max_repeat_share, True),
@@ -154,6 +159,7 @@ def judge(utterance: Utterance, options: FilterOptions, aligner: str) -> tuple[R
         (Reason.UNALIGNED, "align_score", least_align_score(options, aligner, utterance.language), False),
         (Reason.UNALIGNED, "align_low_share", most_low_share(options, aligner, utterance.language), True),
         (Reason.UNCOVERED, "align_gap_s", longest_gap_s, True),
+        (Reason.UNCOVERED, "align_untold_share", most_untold, True),
         (Reason.POOR_SOUND, "quality_snr_db", options.min_snr_db, False),
         (Reason.POOR_SOUND, "quality_clipped_share", options.max_clipped_share, True),
         (Reason.POOR_SOUND, "quality_bandwidth_hz", options.min_bandwidth_hz, False),

@@ -22,14 +22,19 @@ class LanguageJudge:
         if not self._model.is_multilingual:
             raise UserError(f"transcribe.check_language: {model} knows English only; name a multilingual Whisper")
 
-    @torch.inference_mode()
     def probabilities(self, batch: Sequence[np.ndarray], languages: Sequence[str]) -> list[float | None]:
         """How likely each of B languages is in its float32 `[n]` at 16 kHz, of which 30 s are heard; None where it is not known."""
+        return [sure.get(language) for sure, language in zip(self.heard(batch), languages, strict=True)]
+
+    @torch.inference_mode()
+    def heard(self, batch: Sequence[np.ndarray]) -> list[dict[str, float]]:
+        """The probability of every language that the model knows, for each item."""
         mels = [
             log_mel_spectrogram(
                 torch.from_numpy(x), self._model.dims.n_mels, padding=30 * _RATE_HZ, device=self._model.device
             )
             for x in batch
         ]
+        found: list[dict[str, float]]
         _, found = detect_language(self._model, torch.stack([pad_or_trim(mel, N_FRAMES) for mel in mels]))
-        return [sure.get(language) for sure, language in zip(found, languages, strict=True)]
+        return found

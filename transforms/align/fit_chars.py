@@ -29,7 +29,7 @@ class FitCharsOptions(FitHeadOptions):
 
     alphabet: str = Field("abcdefghijklmnopqrstuvwxyz'", min_length=1)
     """Its letters, in lower case. What else is written is romanised (Unidecode)."""
-    epochs: int = Field(12, ge=1)
+    epochs: int = Field(4, ge=1)
     """Passes over the data."""
     spread_steps: int = Field(120, ge=0)
     """Batches at the start in which each word's letters are taught to lie evenly over its time in the corpus, so that the blank
@@ -191,19 +191,34 @@ def measure(network: Network, prior: np.ndarray, examples: Sequence[Example], al
     edits = said = 0
     pairs: list[tuple[str, str]] = []
     for example in examples:
-        scores = heard_by(network, example) - PRIOR_WEIGHT * np.log(prior + FLOOR)
-        states = scores.argmax(axis=1)
+        states = likeliest(heard_by(network, example) - PRIOR_WEIGHT * np.log(prior + FLOOR))
         begins = np.flatnonzero((states != 0) & (states != np.concatenate([[0], states[:-1]])))
         edits += distance(states[begins].tolist(), example.letters)
         said += len(example.letters)
         middles = [_FRAMES_A_S * (a[2] + b[1]) / 2 for a, b in itertools.pairwise(example.spans)]
         word_of = np.searchsorted(middles, begins)
         for i, (ids, *_) in enumerate(example.spans):
-            heard = states[begins[word_of == i]].tolist()
-            pairs.append(("".join(alphabet[j - 1] for j in heard), "".join(alphabet[j - 1] for j in ids)))
+            own = states[begins[word_of == i]].tolist()
+            pairs.append(("".join(alphabet[j - 1] for j in own), "".join(alphabet[j - 1] for j in ids)))
     phones = pronounce(sorted({word for pair in pairs for word in pair if word}))
     wrong = sum(distance(*(_numbers(phones.get(word, "")) for word in pair)) for pair in pairs)
     return edits / said, wrong / max(1, sum(len(_numbers(phones.get(right, ""))) for _, right in pairs))
+
+
+def likeliest(scores: np.ndarray, leave: float = -2.0) -> np.ndarray:
+    """The likeliest class of each frame of `[T, C]`, int64 `[T]`: Viterbi, any class after any, `leave` for each change."""
+    best = scores[0].astype(np.float64)
+    back = np.zeros(scores.shape, np.int64)
+    for t in range(1, len(scores)):
+        come, origin = best.max() + leave, int(best.argmax())
+        back[t] = np.where(best >= come, np.arange(len(best)), origin)
+        best = np.maximum(best, come) + scores[t]
+    states = np.empty(len(scores), np.int64)
+    state = int(best.argmax())
+    for t in range(len(scores) - 1, -1, -1):
+        states[t] = state
+        state = int(back[t, state])
+    return states
 
 
 def _numbers(phones: str) -> list[int]:

@@ -189,8 +189,8 @@ def parser() -> argparse.ArgumentParser:
         help="with --layout: set one of its options",
     )
 
-    p = command("fit", "fit a tokenizer, or the aligner's phone classifier, on a corpus")
-    p.add_argument("what", choices=["units", "codec", "taste", "align"])
+    p = command("fit", "fit a tokenizer, a head of the aligners, or the overlap detector, on a corpus")
+    p.add_argument("what", choices=["units", "codec", "taste", "align", "chars", "overlap"])
     p.add_argument("corpus", metavar="CORPUS")
     p.add_argument("--out", required=True, metavar="FILE", help="the .safetensors file to write (taste: a folder)")
     p.add_argument(

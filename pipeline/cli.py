@@ -56,6 +56,22 @@ def parser() -> argparse.ArgumentParser:
     p = command("config", "print every field of the config, its default and what it does")
     p.add_argument("section", nargs="?", metavar="SECTION", help="only this section, such as segment")
 
+    command("tokenizers", "list the published unit tokenizers and codecs that are known by name, with their rates")
+
+    p = command("convert", "read a foreign k-means file (.npy, or a pickle of scikit-learn's) without running it")
+    p.add_argument("file", metavar="FILE", help="as fairseq or textlesslib publish it")
+    p.add_argument("--preset", metavar="NAME", help="the setting it belongs to; `antiphon tokenizers` lists them")
+    p.add_argument("--model", metavar="FOLDER", help="the encoder, where it is not the preset's: a name or a path")
+    p.add_argument("--layer", type=int, help="without a preset: 1-based transformer layer of the encoder")
+    p.add_argument(
+        "--normalize",
+        choices=["true", "false"],
+        help="without a preset: whether the encoder was fed waveforms of zero mean and unit variance",
+    )
+    p.add_argument(
+        "--out", metavar="FILE", help="the .safetensors file to write (with a preset: into the cache folder)"
+    )
+
     p = command("plan", "print what would be made of the sources: blocks, pieces and seconds, as JSON lines")
     _config(p)
 

@@ -50,6 +50,20 @@ def config(args: argparse.Namespace) -> int:
     return 0
 
 
+def tokenizers(args: argparse.Namespace) -> int:
+    from pipeline.tokenizers import listing
+
+    print(listing())
+    return 0
+
+
+def convert(args: argparse.Namespace) -> int:
+    from pipeline.convert import run_convert
+
+    normalize = None if args.normalize is None else args.normalize == "true"
+    return run_convert(args.file, args.out, args.preset, args.model, args.layer, normalize)
+
+
 def plan(args: argparse.Namespace) -> int:
     from pipeline.config import load
     from pipeline.plan import write_plan
@@ -189,6 +203,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "doctor": doctor,
     "pull": pull,
     "config": config,
+    "tokenizers": tokenizers,
+    "convert": convert,
     "plan": plan,
     "prepare": prepare,
     "status": status,

@@ -58,7 +58,7 @@ def _with_evaluation(argv: Sequence[str]) -> list[str]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The whole command line. Unknown options of `prepare`, `retry` and `dialogues` are handed to Beam."""
+    """The whole command line. Unknown options of `prepare`, `retry`, `dialogues` and `fit` are handed to Beam."""
     top = argparse.ArgumentParser(
         prog="antiphon",
         description="Raw speech in, aligned and tokenized speech-text shards out, and a hybrid language model trained on them.",
@@ -133,9 +133,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--wav", metavar="FILE", help="with --id: write the row's audio to this file")
 
     p = command("fit", "fit a tokenizer, or the aligner's phone classifier, on a corpus")
-    p.add_argument("what", choices=["units", "codec", "taste", "align"])
+    p.add_argument("what", choices=["units", "bpe", "codec", "taste", "align"])
     p.add_argument("corpus", metavar="CORPUS")
-    p.add_argument("--out", required=True, metavar="FILE", help="the .safetensors file to write (taste: a folder)")
+    p.add_argument(
+        "--out", required=True, metavar="FILE", help="the .safetensors file to write (bpe: .json; taste: a folder)"
+    )
     p.add_argument(
         "--set", dest="assignments", metavar="A=C", action="append", default=[], help="set one option of the fit"
     )
@@ -170,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit code: 0 done, 1 done but failed its limits, 2 wrong use, 130 interrupted."""
     top = parser()
     args, rest = top.parse_known_args(_with_evaluation(sys.argv[1:] if argv is None else argv))
-    if rest and args.command not in ("prepare", "retry", "dialogues"):
+    if rest and args.command not in ("prepare", "retry", "dialogues", "fit"):
         top.error(f"unrecognized arguments: {' '.join(rest)}")
     args.beam = rest
     from pipeline import commands

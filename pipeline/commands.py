@@ -172,7 +172,7 @@ def inspect(args: argparse.Namespace) -> int:
 def fit(args: argparse.Namespace) -> int:
     from pipeline.fit import run_fit
 
-    return run_fit(args.what, args.corpus, args.out, args.assignments)
+    return run_fit(args.what, args.corpus, args.out, args.assignments, args.beam)
 
 
 def train(args: argparse.Namespace) -> int:

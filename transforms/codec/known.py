@@ -26,4 +26,6 @@ CODECS = (
     Known("transformers", "facebook/encodec_24khz", 75.0, 32, 1024, "EnCodec; n_codebooks 2 is 1,500 bits/s"),
     Known("transformers", "kyutai/mimi", 12.5, 32, 2048, "Mimi; the first codebook carries content; Moshi keeps 8"),
     Known("transformers", "descript/dac_16khz", 50.0, 12, 1024, "DAC; also dac_24khz and dac_44khz"),
+    Known("transformers", "hf-audio/xcodec-hubert-librispeech", 50.0, 8, 1024, "X-codec: a HuBERT inside"),
+    Known("snac", "hubertsiuzdak/snac_24khz", 24000 / 2048, 7, 4096, "SNAC; levels of 1, 2 and 4 codes in a frame"),
 )

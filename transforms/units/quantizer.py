@@ -56,16 +56,20 @@ class Quantizer:
             "units.layer to what it was fitted on, or fit another with `antiphon fit units`"
         )
 
-    def save(self, path: Path) -> None:
-        """Write the centroids as float16 and the rest as the header. The same quantizer gives the same bytes."""
-        from safetensors.numpy import save_file
+    def as_bytes(self) -> bytes:
+        """A safetensors file: the centroids as float16, the rest as the header. The same quantizer gives the same bytes."""
+        from safetensors.numpy import save
 
         fields = asdict(self)
         centroids = fields.pop("centroids").astype(np.float16)
         if fields["normalized"] is None:
             del fields["normalized"]
         header = json.dumps(fields | {"k": len(centroids)}, sort_keys=True)
-        save_file({"centroids": centroids}, path, metadata={_HEADER: header})
+        return save({"centroids": centroids}, metadata={_HEADER: header})
+
+    def save(self, path: Path) -> None:
+        """Write `as_bytes`."""
+        path.write_bytes(self.as_bytes())
 
 
 def load(path: Path) -> Quantizer:

@@ -19,8 +19,8 @@ def antiphon(*args: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_commands_are_these_and_each_has_help() -> None:
-    names = ["doctor", "pull", "config", "plan", "prepare", "status", "verify", "retry", "inspect", "fit", "dialogues"]
-    names += ["train", "evaluate", "speak"]
+    names = ["doctor", "pull", "config", "tokenizers", "convert", "plan", "prepare", "status", "verify", "retry"]
+    names += ["inspect", "fit", "dialogues", "train", "evaluate", "preferences", "dpo", "speak"]
     assert list(commands.COMMANDS) == names
     for name in names:
         with pytest.raises(SystemExit) as caught:

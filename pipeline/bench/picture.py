@@ -111,8 +111,8 @@ def _panels(report: Report) -> list[Panel]:
                 )
             )
     panels += [
-        Panel("encoding, x real time (log)", lambda r: r.encode_x, "{:.3g}", log=True),
-        Panel("decoding, x real time (log)", lambda r: r.decode_x, "{:.3g}", log=True),
+        Panel("encoding, x real time (log)", lambda r: r.encode_x, "{:,.1f}", log=True),
+        Panel("decoding, x real time (log)", lambda r: r.decode_x, "{:,.1f}", log=True),
     ]
     return [panel for panel in panels if any(panel.get(r) is not None for r in report.results if r.name != ORIGINAL)]
 
@@ -138,7 +138,8 @@ def _draw(axis: Any, panel: Panel, results: list[Result], *, labels: bool) -> No
         axis.set_xscale("log")
         axis.set_xlim(min([1.0, *known]) / 2, top * 6)
     else:
-        axis.set_xlim(least * 1.25, (top or 1.0) * 1.28)
+        span = (top - least) or 1.0
+        axis.set_xlim(least - 0.05 * span * (least < 0), top + 0.28 * span)
     inner = [panel.second(r) if panel.second else None for r in results]
     for place, value, part, colour in zip(places, values, inner, colours, strict=True):
         if value is None:

@@ -90,8 +90,8 @@ SECTIONS: dict[str, list[Row]] = {
         ("speaker similarity", lambda r: r.speaker_similarity, "{:.3f}"),
     ],
     "speed": [
-        ("encode, x real time", lambda r: r.encode_x, "{:.3g}"),
-        ("decode, x real time", lambda r: r.decode_x, "{:.3g}"),
+        ("encode, x real time", lambda r: r.encode_x, "{:,.1f}"),
+        ("decode, x real time", lambda r: r.decode_x, "{:,.1f}"),
     ],
 }
 """(what it is called, where it stands in a Result, how it is written), by section. The probes' rows follow from the results."""

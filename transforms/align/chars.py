@@ -17,8 +17,8 @@ PRIOR_WEIGHT = 0.4
 FLOOR = 1e-4
 """Added to that frequency before its logarithm is taken."""
 _FRAME_S = 0.01
-_SHIFT_S = -0.005
-"""Frame t is centred on sample 160 t."""
+_SHIFT_S = 0.005
+"""Frame t begins 5 ms before sample 160 t, and letters on LJSpeech 10 ms before those of the Montreal Forced Aligner."""
 
 
 class CharAligner:

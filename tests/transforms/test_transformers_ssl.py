@@ -41,8 +41,10 @@ def noise(n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(0.05, 0.1, n).astype(np.float32)
 
 
-def test_features_do_not_depend_on_the_batch(folder: Path) -> None:
+@pytest.mark.parametrize("batched", [False, True])
+def test_features_do_not_depend_on_the_batch(folder: Path, batched: bool) -> None:
     encoder = TransformersEncoder(str(folder), 2)
+    encoder.batched = batched
     batch = [noise(4000, 1), noise(9000, 2), noise(4000, 3), noise(8999, 4)]
     for together, samples in zip(encoder.features(batch), batch, strict=True):
         np.testing.assert_allclose(together, encoder.features([samples])[0], atol=2e-5)
@@ -101,6 +103,7 @@ def test_normalized_waveforms_have_no_mean_and_unit_variance() -> None:
 def test_only_models_that_padding_leaves_alone_are_padded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Padded under a mask, group norm gives other features; layer norm the same. So each kind runs as many batches as it must."""
     encoder = TransformersEncoder(str(folder), 2)
+    encoder.batched = True
     batch = [noise(9000, 1), noise(5000, 2), noise(9000, 3)]
     sizes = []
     run = encoder._run
@@ -124,6 +127,7 @@ def test_data2vec_is_not_padded(tmp_path: Path) -> None:
     torch.manual_seed(0)
     Data2VecAudioModel(Data2VecAudioConfig(**SMALL, num_conv_pos_embeddings_groups=2)).save_pretrained(tmp_path)
     encoder = TransformersEncoder(str(tmp_path), 2)
+    encoder.batched = True
     batch = [noise(9000, 1), noise(5000, 2)]
     for together, samples in zip(encoder.features(batch), batch, strict=True):
         np.testing.assert_allclose(together, encoder.features([samples])[0], atol=2e-5)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from transforms.whisper_model import encoder_pass
+
 if TYPE_CHECKING:
     from whisper import Whisper
     from whisper.model import AudioEncoder, MultiHeadAttention
@@ -45,21 +47,9 @@ def encoder_states(encoder: "AudioEncoder", samples: np.ndarray, value_layer: in
     Raises:
         ValueError: longer than the positional embedding reaches.
     """
-    from whisper.audio import log_mel_spectrogram
-
-    device = encoder.conv1.weight.device
-    mel = log_mel_spectrogram(torch.from_numpy(np.ascontiguousarray(samples)), encoder.conv1.in_channels, device=device)
-    hidden = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel[None])))).transpose(1, 2)
-    reach = len(encoder.positional_embedding)
-    if hidden.shape[1] > reach:
-        raise ValueError(f"{hidden.shape[1] / FRAME_HZ} s of audio; the encoder reads at most {reach / FRAME_HZ} s")
-    hidden = hidden + encoder.positional_embedding[: hidden.shape[1]]
-    values = hidden
-    for index, block in enumerate(encoder.blocks, start=1):
-        hidden = block(hidden)
-        if index == value_layer:
-            values = hidden
-    return EncoderStates(encoder.ln_post(hidden)[0], values[0])
+    last = len(encoder.blocks)
+    values, hidden = encoder_pass(encoder).layers(samples, [value_layer, last])
+    return EncoderStates(encoder.ln_post(hidden), values)
 
 
 class Aggregator(nn.Module):

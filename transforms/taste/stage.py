@@ -37,10 +37,12 @@ class Taste(Stage):
     def setup(self) -> None:
         """Raises MissingWeights, or WrongTokenizer where the weights were fitted on another recogniser."""
         from transforms.taste.model import load
-        from transforms.whisper_model import load_whisper
+        from transforms.whisper_model import encoder_pass, load_whisper
 
         self._weight = locate(self._options.model)
         self._model = load(self._weight.path, load_whisper(self._options.recogniser))
+        encoder = self._model.encoder
+        encoder_pass(encoder).want("taste", [self._model.value_layer, len(encoder.blocks)])
 
     def __call__(self, block: Block) -> Block:
         def keep(utterance: Utterance, codes: np.ndarray) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -41,6 +41,13 @@ class Encoder(Protocol):
     def features(self, batch: Sequence[np.ndarray]) -> list[np.ndarray]:
         """float32 `[n]` each, at `sample_rate_hz` -> float32 `[T, dim]` each. No result depends on the others of the batch."""
         ...
+
+
+@runtime_checkable
+class Shares(Protocol):
+    """An encoder whose pass over the audio other stages use as well."""
+
+    def share(self) -> None: ...
 
 
 def parameters_sha256(module: "nn.Module") -> str:

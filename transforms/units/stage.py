@@ -14,7 +14,7 @@ from transforms.registry import load
 from transforms.resample import resample
 from transforms.stage import Stage
 from transforms.units import kmeans, presets
-from transforms.units.encoder import BACKENDS, Encoder
+from transforms.units.encoder import BACKENDS, Encoder, Shares
 from transforms.weights import MissingWeights, Weight, locate
 
 
@@ -46,6 +46,7 @@ class Units(Stage):
     """Sets `units` int16 `[U]` and `unit_run_lengths` int32 `[U]`, whose sum is the tokenizer's frame count of the utterance."""
 
     name = "units"
+    version = 2
 
     def __init__(self, options: UnitsOptions) -> None:
         super().__init__(options)
@@ -60,6 +61,8 @@ class Units(Stage):
         self._quantizer = quantizer.load(file.path)
         self._encoder = make_encoder(options.backend, options.model, options.layer, options.normalize)
         self._quantizer.check(self._encoder, str(file.path))
+        if isinstance(self._encoder, Shares):
+            self._encoder.share()
         k = len(self._quantizer.centroids)
         self._card = card(file.path.stem, self._quantizer.sha256, k, self._encoder, options.normalize)
         if options.preset is not None:

@@ -23,6 +23,10 @@ class TransformersEncoder:
     mask. Models with group norm over time (HuBERT base, wav2vec 2.0 base) give other features for a padded waveform even under a
     mask, so of a batch only waveforms of equal length run together; so do the few kinds whose positional convolutions carry
     what stands in the padding back into the sound (data2vec).
+
+    Attributes:
+        batched: whether to run batches at all: on a GPU. On one core of a CPU padded batches of 16 took more than twice the time of
+            one waveform after the other (docs/benchmarks.md), which besides gives the same bits in any company.
     """
 
     def __init__(self, model: str, layer: int, normalize: bool | None = None) -> None:
@@ -34,7 +38,8 @@ class TransformersEncoder:
         folder = locate(model).path
         self.model, self.layer = model, layer
         self._network: Any = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False).eval()
-        self._network.to("cuda" if torch.cuda.is_available() else "cpu")
+        self.batched = torch.cuda.is_available()
+        self._network.to("cuda" if self.batched else "cpu")
         config = self._network.config
         if not hasattr(config, "conv_kernel"):
             raise UserError(
@@ -58,7 +63,8 @@ class TransformersEncoder:
         groups: dict[int, list[int]] = {}
         for i, samples in enumerate(batch):
             if len(samples) >= self.hop + self.trim:
-                groups.setdefault(0 if self._pads else len(samples), []).append(i)
+                key = -i if not self.batched else 0 if self._pads else len(samples)
+                groups.setdefault(key, []).append(i)
         for members in groups.values():
             for i, features in zip(members, self._run([batch[i] for i in members]), strict=True):
                 results[i] = features

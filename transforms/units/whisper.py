@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 from transforms.units.encoder import parameters_sha256
-from transforms.whisper_model import load_whisper
+from transforms.whisper_model import encoder_pass, load_whisper
 
 
 class WhisperEncoder:
@@ -29,6 +27,7 @@ class WhisperEncoder:
         """Raises MissingWeights, or ValueError for a layer that the model does not have."""
         self.model, self.layer = model, layer
         self._encoder = load_whisper(model).encoder
+        self._pass = encoder_pass(self._encoder)
         depth = len(self._encoder.blocks)
         if not 1 <= layer <= depth:
             raise ValueError(f"units.layer is {layer}; the encoder of {model} has layers 1 to {depth}")
@@ -39,22 +38,18 @@ class WhisperEncoder:
         """float32 `[n]` at 16 kHz -> float32 `[n // 320, dim]`, each on its own. Raises ValueError beyond 30 s."""
         return [self._layer(samples) for samples in batch]
 
-    @torch.inference_mode()
-    def _layer(self, samples: np.ndarray) -> np.ndarray:
-        from whisper.audio import log_mel_spectrogram
+    def share(self) -> None:
+        """Keep what this layer needs for the other stages that read the same encoder (`transforms.whisper_model`)."""
+        self._pass.want("units", [self.layer])
 
-        encoder = self._encoder
-        n_frames, reach = len(samples) // self.hop, len(encoder.positional_embedding)
+    def _layer(self, samples: np.ndarray) -> np.ndarray:
+        n_frames, reach = len(samples) // self.hop, len(self._encoder.positional_embedding)
         if n_frames > reach:
             raise ValueError(
                 f"{n_frames * 0.02:.2f} s of audio; the encoder of {self.model} reads at most {reach * 0.02:.0f} s"
             )
         if n_frames == 0:
             return np.zeros((0, self.dim), dtype=np.float32)
-        whole = torch.from_numpy(np.ascontiguousarray(samples[: n_frames * self.hop]))
-        mel = log_mel_spectrogram(whole, encoder.conv1.in_channels, device=encoder.conv1.weight.device)
-        hidden = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel[None])))).transpose(1, 2)
-        hidden = hidden + encoder.positional_embedding[:n_frames]
-        for block in encoder.blocks[: self.layer]:
-            hidden = block(hidden)
-        return hidden[0].float().cpu().numpy()
+        # The pass gives a frame for the broken tail too, as TASTE wants it; units have whole hops only.
+        hidden = self._pass.layers(samples[: reach * self.hop], [self.layer])[0]
+        return hidden[:n_frames].float().cpu().numpy()

@@ -2,7 +2,7 @@
 
 import bisect
 from collections.abc import Sequence as Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -38,6 +38,10 @@ class Batch:
         documents: int64 `[B, S]`, counted from 0 in each row, PADDING where there is none.
         positions: int64 `[B, S]`, from 0 in each document.
         ids: of the corpus rows in it. audio_s: seconds of sound in it.
+        latents, latent_labels: float32 `[B, S, d]`, NaN where there is none; None in layouts without latents.
+        seeds: int64 `[B]`, of what is drawn at random for a row.
+        norms: sums of the weights of the text labels and of the speech labels, and the number of latent labels, by which the
+            summed losses are divided: those of the whole batch also in a part of it. None: of this batch.
     """
 
     inputs: np.ndarray
@@ -47,11 +51,47 @@ class Batch:
     positions: np.ndarray
     ids: list[str]
     audio_s: float
+    latents: np.ndarray | None = None
+    latent_labels: np.ndarray | None = None
+    seeds: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    norms: tuple[float, float, float] | None = None
 
     @property
     def n_positions(self) -> int:
         """Positions that hold something."""
         return int((self.documents != PADDING).sum())
+
+    def sums(self) -> tuple[float, float, float]:
+        """What `norms` are of a whole batch."""
+        learnt = self.labels != IGNORE
+        weights = np.where(learnt, self.weights, 0.0).sum((0, 1), dtype=np.float64)
+        latents = 0 if self.latent_labels is None else int((~np.isnan(self.latent_labels[..., 0])).sum())
+        return float(weights[0]), float(weights[1:].sum()), float(latents)
+
+    def share(self, part: int, parts: int) -> "Batch":
+        """Every `parts`-th row from `part`, with the norms of the whole; all parts have as many rows, empty ones if need be.
+
+        `ids` and `audio_s` stay those of the whole.
+        """
+        n = -(-len(self.inputs) // parts)
+
+        def own(values: np.ndarray, nothing: float) -> np.ndarray:
+            taken = values[part::parts]
+            more = np.full((n - len(taken), *values.shape[1:]), nothing, dtype=values.dtype)
+            return np.concatenate([taken, more]) if len(more) else taken
+
+        return replace(
+            self,
+            inputs=own(self.inputs, NOTHING),
+            labels=own(self.labels, IGNORE),
+            weights=own(self.weights, 0),
+            documents=own(self.documents, PADDING),
+            positions=own(self.positions, 0),
+            latents=None if self.latents is None else own(self.latents, np.nan),
+            latent_labels=None if self.latent_labels is None else own(self.latent_labels, np.nan),
+            seeds=own(self.seeds, 0),
+            norms=self.norms or self.sums(),
+        )
 
 
 def pieces(sequence: Sequence, seq_len: int) -> list[Piece]:
@@ -90,7 +130,12 @@ def collate(rows: Sized[Sized[Piece]], seq_len: int) -> Batch:
         positions=np.zeros(shape, dtype=np.int64),
         ids=[piece.sequence.id for row in rows for piece in row],
         audio_s=sum(piece.audio_s for row in rows for piece in row),
+        seeds=np.arange(len(rows), dtype=np.int64),
     )
+    latents = next((p.sequence.latents for row in rows for p in row if p.sequence.latents is not None), None)
+    if latents is not None:
+        batch.latents = np.full((*shape, latents.shape[1]), np.nan, dtype=np.float32)
+        batch.latent_labels = batch.latents.copy()
     for b, row in enumerate(rows):
         at = 0
         for document, piece in enumerate(row):
@@ -100,6 +145,9 @@ def collate(rows: Sized[Sized[Piece]], seq_len: int) -> Batch:
             batch.weights[b, here] = piece.sequence.weights[there]
             batch.documents[b, here] = document
             batch.positions[b, here] = np.arange(len(piece))
+            if batch.latents is not None and piece.sequence.latents is not None:
+                batch.latents[b, here] = piece.sequence.latents[there]
+                batch.latent_labels[b, here] = piece.sequence.latent_labels[there]
             at += len(piece)
     return batch
 

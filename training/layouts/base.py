@@ -116,6 +116,7 @@ class Sequence:
         weights: float32 `[S, R]`, of each label among those of its group (text, speech).
         shifted: text tokens that come later than their word's time asks for, since the row was still busy.
         id, audio_s: the example's.
+        latents, latent_labels: float32 `[S, d]`, NaN where there is none: continuous inputs, and those to be predicted.
     """
 
     inputs: np.ndarray
@@ -124,6 +125,8 @@ class Sequence:
     shifted: int = 0
     id: str = ""
     audio_s: float = 0.0
+    latents: np.ndarray | None = None
+    latent_labels: np.ndarray | None = None
 
 
 class Layout(abc.ABC):

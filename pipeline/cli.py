@@ -34,6 +34,29 @@ def _config(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _evaluations(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_subparsers(dest="evaluation", metavar="WHAT", required=True)
+
+    def kind(name: str, about: str) -> argparse.ArgumentParser:
+        return kinds.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
+
+    p = kind("loss", "held-out loss of each stream of a trained model")
+    p.add_argument("checkpoint", metavar="CHECKPOINT")
+    p.add_argument("corpus", metavar="CORPUS")
+    p.add_argument("--json", action="store_true", help="as one JSON object")
+
+
+def _with_evaluation(argv: Sequence[str]) -> list[str]:
+    """`evaluate CHECKPOINT CORPUS` as `evaluate loss CHECKPOINT CORPUS`; any other command line as it is."""
+    words = list(argv)
+    if words[:1] == ["evaluate"] and len(words) > 1:
+        from pipeline.commands import EVALUATIONS
+
+        if words[1] not in (*EVALUATIONS, "-h", "--help"):
+            words.insert(1, "loss")
+    return words
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line. Unknown options of `prepare`, `retry` and `dialogues` are handed to Beam."""
     top = argparse.ArgumentParser(
@@ -111,10 +134,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--corpus", required=True, metavar="CORPUS", action="append", help="may be given many times")
     p.add_argument("--out", required=True, metavar="FOLDER", help="checkpoints and log; run again to resume")
 
-    p = command("evaluate", "held-out loss of each stream")
-    p.add_argument("checkpoint", metavar="CHECKPOINT")
-    p.add_argument("corpus", metavar="CORPUS")
-    p.add_argument("--json", action="store_true", help="as one JSON object")
+    p = command("evaluate", "held-out loss of a trained model, or another evaluation by its name")
+    p.epilog = "`antiphon evaluate CHECKPOINT CORPUS` is `antiphon evaluate loss CHECKPOINT CORPUS`."
+    _evaluations(p)
 
     p = command("speak", "let a trained model go on from a prompt, and write what it says as text and sound")
     p.add_argument("checkpoint", metavar="CHECKPOINT")
@@ -131,7 +153,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit code: 0 done, 1 done but failed its limits, 2 wrong use, 130 interrupted."""
     top = parser()
-    args, rest = top.parse_known_args(argv)
+    args, rest = top.parse_known_args(_with_evaluation(sys.argv[1:] if argv is None else argv))
     if rest and args.command not in ("prepare", "retry", "dialogues"):
         top.error(f"unrecognized arguments: {' '.join(rest)}")
     args.beam = rest

@@ -169,6 +169,10 @@ def train(args: argparse.Namespace) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> int:
+    return EVALUATIONS[args.evaluation](args)
+
+
+def evaluate_loss(args: argparse.Namespace) -> int:
     from training.evaluate import evaluate as held_out
     from training.evaluate import table
 
@@ -184,6 +188,9 @@ def speak(args: argparse.Namespace) -> int:
     print(spoken)
     return 0
 
+
+EVALUATIONS: dict[str, Callable[[argparse.Namespace], int]] = {"loss": evaluate_loss}
+"""What `antiphon evaluate` can do, by its second word."""
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "doctor": doctor,

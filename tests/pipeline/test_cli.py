@@ -35,6 +35,8 @@ def test_the_commands_are_these_and_each_has_help() -> None:
         (["prepair"], "invalid choice"),
         (["prepare", "configs/demo.yaml"], "--out"),
         (["prepare", "configs/demo.yaml", "--out", "x", "--blocks", "2/2"], "0 <= i < n"),
+        (["evaluate"], "WHAT"),
+        (["evaluate", "loss", "x"], "CORPUS"),
         (["status", "x", "--colour"], "unrecognized arguments: --colour"),
     ],
 )
@@ -62,6 +64,18 @@ def test_what_a_person_can_mend_is_one_message_without_a_traceback(args: list[st
     assert done.returncode == 2
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_evaluate_has_kinds_and_a_checkpoint_first_means_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in commands.EVALUATIONS:
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["evaluate", name, "--help"])
+        assert caught.value.code == 0
+    seen = []
+    monkeypatch.setitem(commands.EVALUATIONS, "loss", lambda args: seen.append((args.checkpoint, args.corpus)) or 0)
+    for words in (["model", "corpus"], ["loss", "model", "corpus"], ["--json", "model", "corpus"]):
+        assert cli.main(["evaluate", *words]) == 0
+    assert seen == [("model", "corpus")] * 3
 
 
 def test_config_prints_fields_with_defaults_and_help() -> None:

@@ -91,7 +91,7 @@ class DepthTransformer(nn.Module):
 
         Returns n tensors `[N, n_ids]`, of the rows `first ..`.
         """
-        if self.csm:
+        if self.steps is not None:
             x = torch.cat([self.state_in(states[:, None]), self.id_in(before)], dim=1)
             x = x + self.steps[: x.shape[1]]
         else:

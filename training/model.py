@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from schemas.errors import UserError
 from training import lora
 from training.depth import DepthTransformer
+from training.distributed import Ranks
 from training.heads import FlowHead, GaussianHead
 from training.layouts.base import IGNORE, NOTHING, Row
 from training.options import FlowOptions, GaussianOptions, ModelOptions
@@ -51,6 +52,17 @@ class StreamLosses:
         for stream, total in other.total.items():
             self.total[stream] = self.total.get(stream, 0.0) + total
             self.count[stream] = self.count.get(stream, 0) + other.count[stream]
+
+    def summed(self, ranks: Ranks, device: torch.device | str) -> "StreamLosses":
+        """Over all processes, which have the same streams to learn but not all of them at each step."""
+        if ranks.size == 1:
+            return self
+        everyone: list[Any] = [None] * ranks.size
+        torch.distributed.all_gather_object(everyone, (self.total, self.count))
+        found = StreamLosses()
+        for total, count in everyone:
+            found.update(StreamLosses(total, count))
+        return found
 
     def means(self) -> dict[str, float]:
         return {stream: total / self.count[stream] for stream, total in self.total.items()}
@@ -117,7 +129,9 @@ class HybridLM(nn.Module):
         self._sizes = [] if self.gaussian else sizes[: self.depth.first - 1] if self.depth else sizes
         self.speech_head = nn.Linear(width, sum(self._sizes), bias=False) if self._sizes else None
         self.fusion = nn.Parameter(torch.tensor([-2.0, 2.0])) if self.options.fusion == "softmax" else None
-        self.base = copy.deepcopy(trunk).requires_grad_(False) if text_kl and keep_base and not self.options.lora else None
+        self.base = (
+            copy.deepcopy(trunk).requires_grad_(False) if text_kl and keep_base and not self.options.lora else None
+        )
         self._initialise(table, torch.Generator().manual_seed(seed))
         if self.options.lora:
             lora.add(trunk, self.options.lora, seed)
@@ -233,7 +247,9 @@ class HybridLM(nn.Module):
         weights = torch.from_numpy(batch.weights).to(device)
         hidden = self.batch_hidden(batch)
         learnt = batch.labels != IGNORE
-        found = LabelLosses(self.rows, torch.zeros(labels.shape, device=device), torch.from_numpy(learnt).to(device), weights)
+        found = LabelLosses(
+            self.rows, torch.zeros(labels.shape, device=device), torch.from_numpy(learnt).to(device), weights
+        )
 
         # Where there are labels is looked up before they go to the device, which then need not be waited for.
         at = _where(learnt[..., 0], device)
@@ -247,7 +263,9 @@ class HybridLM(nn.Module):
         found.put(at, 0, found.text_kinds.index_add(0, among, found.text_tokens))
         if self.text_kl and self.training:
             base, known = self._base_scores(batch, token_at)
-            divergence = F.kl_div(scores.log_softmax(-1), base.log_softmax(-1), reduction="none", log_target=True).sum(-1)
+            divergence = F.kl_div(scores.log_softmax(-1), base.log_softmax(-1), reduction="none", log_target=True).sum(
+                -1
+            )
             found.divergence = torch.where(known, divergence - found.text_tokens, 0.0), token_at
 
         if self.gaussian:
@@ -258,7 +276,9 @@ class HybridLM(nn.Module):
             self._flow_losses(batch, hidden, found)
         return found
 
-    def _row_losses(self, batch: Batch, hidden: Tensor, labels: Tensor, learnt: np.ndarray, found: "LabelLosses") -> None:
+    def _row_losses(
+        self, batch: Batch, hidden: Tensor, labels: Tensor, learnt: np.ndarray, found: "LabelLosses"
+    ) -> None:
         first = 1 + len(self._sizes)
         at = _where(learnt[..., 1:first].any(-1), device=labels.device)
         target = labels[at]
@@ -410,13 +430,13 @@ class LabelLosses:
         return summed.scatter_add(1, index, self.losses)
 
 
-def _where(mask: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Indices of the true elements of a mask `[B, S]`, on a device."""
+def _where(mask: Any, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Indices of the true elements of a mask, bool `[B, S]`, on a device."""
     rows, columns = mask.nonzero()
     return torch.from_numpy(rows).to(device), torch.from_numpy(columns).to(device)
 
 
-def _noise(batch: Batch, mask: np.ndarray, shape: Sequence[int]) -> Tensor:
+def _noise(batch: Batch, mask: Any, shape: Sequence[int]) -> Tensor:
     """Standard normal numbers `[n, *shape]` for the n positions of a mask `[B, S]`, the same for a row in whatever part it is."""
     drawn = [
         np.random.default_rng(int(seed)).standard_normal((int(row.sum()), *shape), dtype=np.float32)

@@ -64,7 +64,7 @@ class LoraOptions(Options):
 
     rank: int = Field(default=64, ge=1)
     """Rank (TASLM: 64, moshi-finetune: 128)."""
-    alpha: float = Field(default=128, gt=0)
+    alpha: int = Field(default=128, ge=1)
     """Adapters are scaled by alpha / rank."""
     dropout: float = Field(default=0.05, ge=0, lt=1)
     """Dropout before each adapter."""
@@ -113,7 +113,12 @@ class LossOptions(Options):
     def resolved(self, layout: LayoutOptions) -> "LossOptions":
         """With nothing left null."""
         own = {name: value for name, value in self.model_dump(exclude={"preset"}).items() if value is not None}
-        given = {"text_weight": layout.text_weight, "speech_weight": layout.speech_weight, "text_kl": 0.0, "streams": {}}
+        given = {
+            "text_weight": layout.text_weight,
+            "speech_weight": layout.speech_weight,
+            "text_kl": 0.0,
+            "streams": {},
+        }
         return LossOptions(**(given | PRESETS.get(self.preset or "", {}) | own))
 
 
@@ -210,7 +215,9 @@ class TrainOptions(Options):
         if self.model.lora and self.trunk_lr == 0:
             raise ValueError("trunk_lr is 0, and the adapters of model.lora are trained at trunk_lr")
         if loss.text_kl and self.train_text_embeddings and self.model.lora:
-            raise ValueError("loss.text_kl compares with the trunk without its adapters: set train_text_embeddings to false")
+            raise ValueError(
+                "loss.text_kl compares with the trunk without its adapters: set train_text_embeddings to false"
+            )
         if self.model.depth and isinstance(self.model.latent, GaussianOptions):
             raise ValueError("model.depth and model.latent.name=gaussian both predict the speech rows: choose one")
         if sum(source.share for source in self.text) >= 1:

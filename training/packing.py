@@ -1,12 +1,14 @@
 """Packing: many short sequences in one row of fixed length, with no attention and no loss across their borders."""
 
 import bisect
+from collections.abc import Mapping
 from collections.abc import Sequence as Sized
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from training.layouts.base import IGNORE, NOTHING, Sequence
+from schemas.errors import UserError
+from training.layouts.base import IGNORE, NOTHING, Row, Sequence
 
 PADDING = -1
 """Document id of positions that hold nothing."""
@@ -145,9 +147,11 @@ def collate(rows: Sized[Sized[Piece]], seq_len: int) -> Batch:
             batch.weights[b, here] = piece.sequence.weights[there]
             batch.documents[b, here] = document
             batch.positions[b, here] = np.arange(len(piece))
-            if batch.latents is not None and piece.sequence.latents is not None:
-                batch.latents[b, here] = piece.sequence.latents[there]
-                batch.latent_labels[b, here] = piece.sequence.latent_labels[there]
+            given, learnt = piece.sequence.latents, piece.sequence.latent_labels
+            if batch.latents is not None and given is not None:
+                batch.latents[b, here] = given[there]
+            if batch.latent_labels is not None and learnt is not None:
+                batch.latent_labels[b, here] = learnt[there]
             at += len(piece)
     return batch
 
@@ -156,3 +160,38 @@ def may_attend(documents: np.ndarray) -> np.ndarray:
     """Bool `[B, S, S]`: whether position i may see position j: the same document, and not later. From `[B, S]`."""
     n = documents.shape[1]
     return (documents[:, :, None] == documents[:, None, :]) & np.tri(n, dtype=bool)
+
+
+def reweigh(batch: Batch, rows: Sized[Row], weights: Mapping[str, float]) -> Batch:
+    """The batch with the weights that a run gives to streams in place of the layout's (`LossOptions.streams`).
+
+    Raises UserError for a stream that the layout does not have.
+    """
+    if not weights:
+        return batch
+    names = {row.name: r for r, row in enumerate(rows)} | ({"first": 1} if len(rows) > 1 else {})
+    unknown = sorted(set(weights) - set(names) - {"pad"})
+    if unknown:
+        raise UserError(
+            f"train.loss.streams: the layout has no stream {', '.join(unknown)}, but {', '.join(names)}, pad"
+        )
+    found = batch.weights.copy()
+    for name, weight in sorted(weights.items(), key=lambda item: item[0] == "pad"):
+        if name == "pad":
+            pads = [rows[0].special(s) for s in ("pad", "epad") if s in rows[0].specials]
+            found[..., 0][np.isin(batch.labels[..., 0], pads)] = weight
+        else:
+            found[..., names[name]] = weight
+    batch.weights = found
+    return batch
+
+
+def thin(batch: Batch, first: int, share: float, random: np.random.Generator) -> Batch:
+    """The batch with the labels of rows `first ..` kept at a random share of the positions, their weights raised by as much.
+
+    CSM's amortisation: the mean loss stays what it is, and a depth transformer has fewer positions to predict.
+    """
+    dropped = random.random(batch.labels.shape[:2]) >= share
+    batch.labels[dropped, first:] = IGNORE
+    batch.weights[..., first:] = np.where(dropped[..., None], 0, batch.weights[..., first:] / share)
+    return batch

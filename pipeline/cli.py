@@ -14,6 +14,8 @@ the usual way:
   antiphon speak model --text "Good morning" --out hello.wav
 """
 
+_RESUMABLE = ("prepare", "retry", "dialogues", "train")
+
 
 def _part(text: str) -> tuple[int, int]:
     number, slash, of = text.partition("/")
@@ -44,6 +46,35 @@ def _evaluations(parser: argparse.ArgumentParser) -> None:
     p.add_argument("checkpoint", metavar="CHECKPOINT")
     p.add_argument("corpus", metavar="CORPUS")
     p.add_argument("--json", action="store_true", help="as one JSON object")
+
+    p = kind(
+        "tokens",
+        "what tokenizers cost and keep: bit rate, sound, words, voice, probes, speed; one table for all of them",
+    )
+    p.add_argument("corpus", metavar="CORPUS")
+    p.add_argument(
+        "--tokenizer",
+        dest="tokenizers",
+        metavar="NAME",
+        action="append",
+        required=True,
+        help="units, codec, taste, lyra, melspec, or a transformers codec (a folder or a pulled name); settings after a colon "
+        "(codec:n_codebooks=2); may be given many times",
+    )
+    p.add_argument("--rows", type=int, default=60, help="the corpus's first clips (default 60)")
+    p.add_argument(
+        "--out", metavar="FOLDER", help="write the table (tokens.md), tokens.json and the picture (tokens.png)"
+    )
+    p.add_argument(
+        "--phones", metavar="MANIFEST", help="JSON lines with audio and phones (p, s, e); else by the aligner"
+    )
+    p.add_argument("--probe-steps", type=int, default=300, help="of training each probe; 0: no probes (default 300)")
+    p.add_argument(
+        "--recogniser",
+        metavar="MODEL",
+        default="whisper-tiny",
+        help="Whisper that counts the words (default whisper-tiny)",
+    )
 
     p = kind(
         "lm", "how often a model finds the good side of a pair likelier: sWUGGY, sBLIMP, StoryCloze, SALMon, your own"
@@ -87,7 +118,7 @@ def _with_evaluation(argv: Sequence[str]) -> list[str]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The whole command line. Unknown options of `prepare`, `retry` and `dialogues` are handed to Beam."""
+    """The whole command line. Unknown options of `prepare`, `retry`, `dialogues` and `fit` are handed to Beam."""
     top = argparse.ArgumentParser(
         prog="antiphon",
         description="Raw speech in, aligned and tokenized speech-text shards out, and a hybrid language model trained on them.",
@@ -107,6 +138,22 @@ def parser() -> argparse.ArgumentParser:
 
     p = command("config", "print every field of the config, its default and what it does")
     p.add_argument("section", nargs="?", metavar="SECTION", help="only this section, such as segment")
+
+    command("tokenizers", "list the published unit tokenizers and codecs that are known by name, with their rates")
+
+    p = command("convert", "read a foreign k-means file (.npy, or a pickle of scikit-learn's) without running it")
+    p.add_argument("file", metavar="FILE", help="as fairseq or textlesslib publish it")
+    p.add_argument("--preset", metavar="NAME", help="the setting it belongs to; `antiphon tokenizers` lists them")
+    p.add_argument("--model", metavar="FOLDER", help="the encoder, where it is not the preset's: a name or a path")
+    p.add_argument("--layer", type=int, help="without a preset: 1-based transformer layer of the encoder")
+    p.add_argument(
+        "--normalize",
+        choices=["true", "false"],
+        help="without a preset: whether the encoder was fed waveforms of zero mean and unit variance",
+    )
+    p.add_argument(
+        "--out", metavar="FILE", help="the .safetensors file to write (with a preset: into the cache folder)"
+    )
 
     p = command("plan", "print what would be made of the sources: blocks, pieces and seconds, as JSON lines")
     _config(p)
@@ -158,10 +205,12 @@ def parser() -> argparse.ArgumentParser:
         help="with --layout: set one of its options",
     )
 
-    p = command("fit", "fit a tokenizer, or the aligner's phone classifier, on a corpus")
-    p.add_argument("what", choices=["units", "codec", "taste", "align"])
+    p = command("fit", "fit a tokenizer, a head of the aligners, or the overlap detector, on a corpus")
+    p.add_argument("what", choices=["units", "bpe", "codec", "taste", "align", "chars", "overlap"])
     p.add_argument("corpus", metavar="CORPUS")
-    p.add_argument("--out", required=True, metavar="FILE", help="the .safetensors file to write (taste: a folder)")
+    p.add_argument(
+        "--out", required=True, metavar="FILE", help="the .safetensors file to write (bpe: .json; taste: a folder)"
+    )
     p.add_argument(
         "--set", dest="assignments", metavar="A=C", action="append", default=[], help="set one option of the fit"
     )
@@ -210,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit code: 0 done, 1 done but failed its limits, 2 wrong use, 130 interrupted."""
     top = parser()
     args, rest = top.parse_known_args(_with_evaluation(sys.argv[1:] if argv is None else argv))
-    if rest and args.command not in ("prepare", "retry", "dialogues"):
+    if rest and args.command not in ("prepare", "retry", "dialogues", "fit"):
         top.error(f"unrecognized arguments: {' '.join(rest)}")
     args.beam = rest
     from pipeline import commands
@@ -231,10 +280,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"antiphon {args.command}: {show(str(error.filename))}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            f"\nantiphon {args.command}: interrupted; what is committed stays, and the same command goes on",
-            file=sys.stderr,
-        )
+        goes_on = "; what is committed stays, and the same command goes on" if args.command in _RESUMABLE else ""
+        print(f"\nantiphon {args.command}: interrupted{goes_on}", file=sys.stderr)
         return 130
 
 

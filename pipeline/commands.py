@@ -54,6 +54,20 @@ def config(args: argparse.Namespace) -> int:
     return 0
 
 
+def tokenizers(args: argparse.Namespace) -> int:
+    from pipeline.tokenizers import listing
+
+    print(listing())
+    return 0
+
+
+def convert(args: argparse.Namespace) -> int:
+    from pipeline.convert import run_convert
+
+    normalize = None if args.normalize is None else args.normalize == "true"
+    return run_convert(args.file, args.out, args.preset, args.model, args.layer, normalize)
+
+
 def plan(args: argparse.Namespace) -> int:
     from pipeline.config import load
     from pipeline.plan import write_plan
@@ -164,7 +178,7 @@ def inspect(args: argparse.Namespace) -> int:
 def fit(args: argparse.Namespace) -> int:
     from pipeline.fit import run_fit
 
-    return run_fit(args.what, args.corpus, args.out, args.assignments)
+    return run_fit(args.what, args.corpus, args.out, args.assignments, args.beam)
 
 
 def train(args: argparse.Namespace) -> int:
@@ -244,6 +258,20 @@ def speak(args: argparse.Namespace) -> int:
     return 0
 
 
+def evaluate_tokens(args: argparse.Namespace) -> int:
+    from pipeline.bench.run import run_evaluate_tokens
+
+    return run_evaluate_tokens(
+        args.corpus,
+        args.tokenizers,
+        rows=args.rows,
+        out=args.out,
+        phones=args.phones,
+        recogniser=args.recogniser,
+        probe_steps=args.probe_steps,
+    )
+
+
 def _lm_options() -> Any:
     from pipeline.evaluate_lm import LmOptions
 
@@ -273,6 +301,7 @@ EVALUATIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     "loss": evaluate_loss,
     "lm": evaluate_lm,
     "generation": evaluate_generation,
+    "tokens": evaluate_tokens,
 }
 """What `antiphon evaluate` can do, by its second word."""
 
@@ -280,6 +309,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "doctor": doctor,
     "pull": pull,
     "config": config,
+    "tokenizers": tokenizers,
+    "convert": convert,
     "plan": plan,
     "prepare": prepare,
     "status": status,

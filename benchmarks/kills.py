@@ -182,7 +182,7 @@ def small_trunk(folder: Path) -> Path:
 def training_state(out: Path) -> dict[str, bytes]:
     """The log without what time decides, and every file of every checkpoint."""
     entries = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    kept = [{k: v for k, v in e.items() if not k.endswith(("_per_s", "_per_h"))} for e in entries]
+    kept = [{k: v for k, v in e.items() if not k.endswith(("_per_s", "_per_h", "machine"))} for e in entries]
     found = {"log.jsonl": json.dumps(kept, indent=0).encode()}
     for path in sorted(p for p in out.rglob("*") if p.is_file() and p.name != "log.jsonl"):
         found[str(path.relative_to(out))] = path.read_bytes()

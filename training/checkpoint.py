@@ -21,8 +21,9 @@ from transformers import AutoTokenizer
 
 from schemas import Tokenizer
 from schemas.errors import UserError
+from training.distributed import ALONE, Ranks, as_sharded, whole
 from training.layouts import Layout, make
-from training.loader import Position
+from training.mixing import Place
 from training.model import HybridLM, empty_trunk
 from training.options import TrainOptions
 from training.saving import saving, sync
@@ -39,14 +40,14 @@ class Progress:
     """How far a run is: steps done, the next batch, the fingerprint of each corpus, and totals so far."""
 
     step: int = 0
-    position: Position = field(default_factory=Position)
+    position: Place = field(default_factory=Place)
     corpora: tuple[str, ...] = ()
     tokens: int = 0
     audio_s: float = 0.0
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Progress":
-        position = Position(**fields["position"])
+        position = Place.from_json(fields["position"])
         return cls(**(fields | {"position": position, "corpora": tuple(fields["corpora"])}))
 
 
@@ -71,17 +72,25 @@ def newest(out: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def save(out: Path, checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> Path:
+def save(out: Path, checkpoint: Checkpoint, optimizer: torch.optim.Optimizer, ranks: Ranks = ALONE) -> Path:
     """Write a checkpoint under `out`, drop those beyond `options.keep`, and return its folder.
+
+    All processes must call it; the first one writes. What is written does not depend on how many there are.
 
     Raises NotSaved, and leaves the checkpoints that there were, where it cannot be written.
     """
     folder = out / "checkpoints" / f"step-{checkpoint.progress.step:06d}"
     temporary = folder.with_name(f"{_TEMPORARY}{folder.name}")
+    sharded = ranks.size > 1 and checkpoint.options.parallel == "fsdp"
+    weights = whole(checkpoint.model.state_dict()) if sharded else None
+    state = whole(optimizer.state_dict()) if sharded else optimizer.state_dict()
+    if ranks.rank > 0:
+        ranks.wait()
+        return folder
     try:
         with saving(folder):
             sweep(out)
-            _write(temporary, checkpoint, optimizer)
+            _write(temporary, checkpoint, weights, state)
             os.replace(temporary, folder)
             sync(folder.parent)
             for old in sorted(folder.parent.glob("step-*"))[: -checkpoint.options.keep]:
@@ -91,6 +100,7 @@ def save(out: Path, checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) ->
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    ranks.wait()
     return folder
 
 
@@ -100,7 +110,7 @@ def sweep(out: Path) -> None:
         shutil.rmtree(left)
 
 
-def _write(folder: Path, checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
+def _write(folder: Path, checkpoint: Checkpoint, weights: dict[str, Any] | None, state: dict[str, Any]) -> None:
     folder.mkdir(parents=True)
     config = {
         "format": FORMAT,
@@ -111,9 +121,18 @@ def _write(folder: Path, checkpoint: Checkpoint, optimizer: torch.optim.Optimize
     (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", "utf-8")
     (folder / "progress.json").write_text(json.dumps(asdict(checkpoint.progress), indent=1) + "\n", "utf-8")
     checkpoint.text.tokenizer.save_pretrained(folder / "tokenizer")
-    safetensors.torch.save_model(checkpoint.model, str(folder / "model.safetensors"))
+    if weights is None:
+        safetensors.torch.save_model(checkpoint.model, str(folder / "model.safetensors"))
+    else:
+        # Each tied weight once, as `save_model` does.
+        model = checkpoint.model
+        again = {n for n, _ in model.named_parameters(remove_duplicate=False)} - {
+            n for n, _ in model.named_parameters()
+        }
+        copies = {name: weight.contiguous() for name, weight in weights.items() if name not in again}
+        safetensors.torch.save_file(copies, str(folder / "model.safetensors"))
     random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
-    torch.save({"optimizer": optimizer.state_dict(), "random": random}, folder / "state.pt")
+    torch.save({"optimizer": state, "random": random}, folder / "state.pt")
     for path in [*folder.rglob("*"), folder]:
         sync(path)
 
@@ -145,7 +164,12 @@ def load(path: Path, device: str = "cpu") -> Checkpoint:
 def load_state(folder: Path, optimizer: torch.optim.Optimizer) -> None:
     """Put the optimizer's and the random generators' states back as they were saved."""
     state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
-    optimizer.load_state_dict(state["optimizer"])
+    saved = state["optimizer"]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, values in saved["state"].items():
+        for name, value in values.items():
+            values[name] = as_sharded(value, parameters[number])
+    optimizer.load_state_dict(saved)
     torch.set_rng_state(state["random"]["cpu"])
     if torch.cuda.is_available() and state["random"]["cuda"]:
         torch.cuda.set_rng_state_all(state["random"]["cuda"])
@@ -153,4 +177,16 @@ def load_state(folder: Path, optimizer: torch.optim.Optimizer) -> None:
 
 def build(trunk: Any, layout: Layout, options: TrainOptions) -> HybridLM:
     """The model of a layout on a trunk, what is added to the trunk freshly initialised."""
-    return HybridLM(trunk, layout.rows, options.layout.text_weight, options.layout.speech_weight, options.seed)
+    loss = options.loss.resolved(options.layout)
+    assert loss.text_weight is not None
+    assert loss.speech_weight is not None
+    return HybridLM(
+        trunk,
+        layout.rows,
+        loss.text_weight,
+        loss.speech_weight,
+        options.seed,
+        options.model,
+        loss.text_kl or 0.0,
+        keep_base=options.trunk_lr > 0,
+    )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from training.checkpoint import Checkpoint, load
+from training.mixing import Mixture
 from training.options import DpoOptions, TrainOptions
 from training.preferences import PairLoader, read_preferences, reference_log_probs
 
@@ -28,6 +29,11 @@ class DpoTask:
         """The policy, with nothing of DPO learnt yet."""
         policy = self._policy
         return Checkpoint(policy.model, policy.text, policy.layout, policy.cards, self._options)
+
+    def sources(self) -> tuple[PairLoader, Mixture, tuple[str, ...]]:
+        """The loader of the pairs, what training takes its batches from, and the fingerprint of the preferences."""
+        loader = self.loader()
+        return loader, Mixture([loader], [1.0]), self.fingerprints
 
     def loader(self) -> PairLoader:
         """Batches of pairs. To be called before the policy's model is trained: it is the reference."""

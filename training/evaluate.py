@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from training.checkpoint import load
+from training.distributed import ALONE, Ranks
 from training.loader import Loader, check_cards, open_corpora
-from training.model import HybridLM, StreamLosses
+from training.model import StreamLosses
 from training.packing import Batch
 
 
@@ -34,8 +36,11 @@ class Report:
 
 
 @torch.no_grad()
-def held_out_losses(model: HybridLM, batches: Iterable[Batch], step: int) -> Report | None:
-    """Means over all labels of the batches; None where there is no batch. Leaves the model in the mode it was in."""
+def held_out_losses(model: nn.Module, batches: Iterable[Batch], step: int, ranks: Ranks = ALONE) -> Report | None:
+    """Means over all labels of the batches; None where there is no batch. Leaves the model in the mode it was in.
+
+    `model`: a HybridLM, or what stands for it among several processes, which each take their part of a batch's rows.
+    """
     was_training = model.training
     model.eval()
     losses = StreamLosses()
@@ -43,8 +48,8 @@ def held_out_losses(model: HybridLM, batches: Iterable[Batch], step: int) -> Rep
     total = audio_s = 0.0
     n_positions = 0
     for batch in batches:
-        loss, by_stream = model.loss(batch)
-        losses.update(by_stream)
+        loss, found = model(batch.share(ranks.rank, ranks.size) if ranks.size > 1 else batch)
+        losses.update(found.by_stream())
         total += loss.item() * batch.n_positions
         n_positions += batch.n_positions
         audio_s += batch.audio_s
@@ -52,6 +57,8 @@ def held_out_losses(model: HybridLM, batches: Iterable[Batch], step: int) -> Rep
     model.train(was_training)
     if not ids:
         return None
+    losses = losses.summed(ranks, "cpu")
+    (total,) = ranks.sum([total])
     streams = {
         name: StreamReport(mean, math.exp(min(mean, 700.0)), losses.count[name])
         for name, mean in losses.means().items()

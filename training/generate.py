@@ -1,5 +1,6 @@
 """Sampling from a hybrid LM: a prompt of text, of real speech, or of both, and what the model makes of it."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from transformers import DynamicCache
 from schemas.errors import UserError
 from training.checkpoint import Checkpoint
 from training.layouts import Example
+from training.layouts.base import Prompt
 from training.model import HybridLM
 
 
@@ -45,22 +47,50 @@ class Generation:
 class _Sampler:
     """Runs the model over positions as they come, and draws ids for the next one. Runs it only when something is to be drawn."""
 
-    def __init__(self, model: HybridLM, sampling: Sampling) -> None:
+    def __init__(self, model: HybridLM, sampling: Sampling, prompt: Prompt) -> None:
         self.model = model
         self.sampling = sampling
+        self.prompt = prompt
         self.device = model.text_special.weight.device
         self.random = torch.Generator().manual_seed(sampling.seed)
         self.columns: list[np.ndarray] = []
         self.n_run = 0
         self.cache = DynamicCache(config=model.trunk.config)
+        self.hidden = torch.zeros(0)
         self.log_probs: list[torch.Tensor] = []
+        self.before: Prompt | None = None
+        self.drawn: list[int] = []
+        self.residual: torch.Tensor | None = None
+
+    def next(self) -> bool:
+        """Take the next position from the prompt; False where it has ended."""
+        self.drawn, self.residual = [], None
+        if self.model.depth:
+            self.before = self._copy(self.prompt)
+        column = self.prompt.next(self.draw)
+        if column is None:
+            return False
+        self.columns.append(column)
+        return True
 
     def draw(self, row: int, allowed: np.ndarray) -> int:
         """One id of a row for the position after the last column, among those that `allowed`, bool `[n_ids]`, marks."""
         if self.n_run < len(self.columns):
             self._run()
         ids = torch.from_numpy(np.flatnonzero(allowed))
-        scores = self.log_probs[row][ids]
+        if self.model.gaussian and row > 0:
+            chosen = self._nearest(row, ids)
+        elif self.model.depth and row >= self.model.depth.first:
+            given = torch.from_numpy(self._decided()[:row])[None].to(self.device)
+            logits = self.model.depth_logits(self.hidden[None], given)[row - self.model.depth.first][0]
+            chosen = self._choose(row, ids, logits.float().log_softmax(-1).double().cpu())
+        else:
+            chosen = self._choose(row, ids, self.log_probs[row])
+        self.drawn.append(chosen)
+        return chosen
+
+    def _choose(self, row: int, ids: torch.Tensor, log_probs: torch.Tensor) -> int:
+        scores = log_probs[ids]
         if self.sampling.temperature == 0:
             return int(ids[scores.argmax()])
         top_k = self.sampling.text_top_k if row == 0 else self.sampling.speech_top_k
@@ -68,12 +98,41 @@ class _Sampler:
         shares = (best.values / self.sampling.temperature).softmax(-1)
         return int(ids[best.indices[torch.multinomial(shares, 1, generator=self.random)]])
 
+    def _nearest(self, row: int, ids: torch.Tensor) -> int:
+        """Quantise what a Gaussian head gave for this position, level by level, in the frozen codebooks."""
+        gaussian = self.model.gaussian
+        assert gaussian
+        if self.residual is None:
+            self.residual = gaussian.sample(self.hidden, self.sampling.temperature, self.random)
+        codes = ids[ids < self.model.rows[row].size]
+        if not len(codes):
+            return int(ids[0])
+        chosen = gaussian.nearest(row - 1, self.residual.to(self.device), codes)
+        self.residual = self.residual - gaussian.codebooks[row - 1][chosen].cpu()
+        return chosen
+
+    def _decided(self) -> np.ndarray:
+        """The position's ids so far, also those that the layout gives without a draw.
+
+        Only the layout knows them, and it tells at the end: the position is gone through again on a copy of the prompt, with
+        what was drawn, and then anything.
+        """
+        assert self.before
+        drawn = iter(self.drawn)
+        column = self._copy(self.before).next(lambda row, allowed: next(drawn, int(np.flatnonzero(allowed)[0])))
+        assert column is not None
+        return column
+
+    def _copy(self, prompt: Prompt) -> Prompt:
+        layout = getattr(prompt, "layout", None)
+        return copy.deepcopy(prompt, {id(layout): layout})
+
     def _run(self) -> None:
         new = torch.from_numpy(np.stack(self.columns[self.n_run :]))[None].to(self.device)
-        hidden = self.model.hidden(new, past_key_values=self.cache, use_cache=True)[0, -1]
+        self.hidden = self.model.hidden(new, past_key_values=self.cache, use_cache=True)[0, -1]
         self.n_run = len(self.columns)
-        speech = [logits.float().log_softmax(-1) for logits in self.model.speech_logits(hidden)]
-        self.log_probs = [scores.double().cpu() for scores in (self.model.text_log_probs(hidden), *speech)]
+        speech = [logits.float().log_softmax(-1) for logits in self.model.speech_logits(self.hidden)]
+        self.log_probs = [scores.double().cpu() for scores in (self.model.text_log_probs(self.hidden), *speech)]
 
 
 class _Recorder(_Sampler):
@@ -112,10 +171,10 @@ def generate(
     example.words = example.words + words
     example.starts_s, example.ends_s = (np.concatenate([at, silent]) for at in (example.starts_s, example.ends_s))
     prompt = layout.prompt(example, max_s)
-    sampler = _Recorder(checkpoint.model, sampling or Sampling())
+    sampler = _Recorder(checkpoint.model, sampling or Sampling(), prompt)
     with _one_thread():
-        while (column := prompt.next(sampler.draw)) is not None:
-            sampler.columns.append(column)
+        while sampler.next():
+            pass
     inputs = np.stack(sampler.columns)
     drawn = np.zeros(inputs.shape, dtype=bool)
     for position, row, chosen in sampler.draws:

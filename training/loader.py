@@ -11,7 +11,7 @@ from schemas.errors import UserError
 from training.layouts import Layout
 from training.layouts.base import Sequence as Laid
 from training.options import TrainOptions
-from training.packing import Batch, Piece, collate, pack
+from training.packing import Batch, Piece, collate, pack, reweigh, thin
 from training.reader import Corpus, CorpusError, Shard, differing
 from training.text import Text
 
@@ -64,8 +64,18 @@ class Loader:
         self.seed = options.seed
         self.pool_shards = options.pool_shards
         self._shards = [(corpus, shard) for corpus in corpora for shard in corpus.shards]
+        self._weights = options.loss.resolved(options.layout).streams or {}
+        self._depth = options.model.depth
         self.n_text = self.n_shifted = 0
         self._last: tuple[list[int], list[Laid]] = ([], [])
+
+    @property
+    def n_shards(self) -> int:
+        return len(self._shards)
+
+    def sequences(self, shards: Sequence[int], split: str) -> Iterator[Laid]:
+        """The rows of a split in shards of these numbers, laid out."""
+        return self._sequences([self._shards[i] for i in shards], split)
 
     def _sequences(self, shards: Sequence[tuple[Corpus, Shard]], split: str) -> Iterator[Laid]:
         for corpus, shard in shards:
@@ -79,15 +89,16 @@ class Loader:
             except ValueError as error:
                 raise UserError(f"{shard.path}: {error}") from None
 
-    def _batches(self, rows: Sequence[list[Piece]]) -> list[Batch]:
-        n = self.batch_rows
-        return [collate(rows[i : i + n], self.seq_len) for i in range(0, len(rows), n)]
+    def _collate(self, rows: Sequence[list[Piece]]) -> Batch:
+        return reweigh(collate(rows, self.seq_len), self.layout.rows, self._weights)
 
     def heldout(self) -> Iterator[Batch]:
         """All held-out rows, once, always in the same batches."""
-        for i in range(0, len(self._shards), self.pool_shards):
-            laid = list(self._sequences(self._shards[i : i + self.pool_shards], "heldout"))
-            yield from self._batches(pack(laid, self.seq_len))
+        n = self.batch_rows
+        for i in range(0, self.n_shards, self.pool_shards):
+            pool = range(i, min(i + self.pool_shards, self.n_shards))
+            rows = pack(list(self.sequences(pool, "heldout")), self.seq_len)
+            yield from (self._collate(rows[j : j + n]) for j in range(0, len(rows), n))
 
     def train(self, position: Position) -> Iterator[tuple[Batch, Position]]:
         """Training batches without end from `position`, each with the position after it.
@@ -101,7 +112,13 @@ class Loader:
                 batches = self._pool(position.epoch, pool, pools[pool])
                 for i in range(position.batch, len(batches)):
                     empty = False
-                    yield collate(batches[i], self.seq_len), Position(position.epoch, pool, i + 1)
+                    batch = self._collate(batches[i])
+                    random = np.random.default_rng([self.seed, position.epoch, pool, i])
+                    batch.seeds = random.integers(2**62, size=len(batch.seeds))
+                    if self._depth and self._depth.share_used < 1:
+                        first = 2 if self._depth.kind == "csm" else 1
+                        batch = thin(batch, first, self._depth.share_used, random)
+                    yield batch, Position(position.epoch, pool, i + 1)
                 position = Position(position.epoch, pool + 1)
             if empty:
                 raise self.nothing("train")
@@ -116,14 +133,14 @@ class Loader:
 
     def _pools(self, epoch: int) -> list[list[int]]:
         """Indices into the shards, shuffled, in pools."""
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self._shards)).tolist()
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.n_shards).tolist()
         return [order[i : i + self.pool_shards] for i in range(0, len(order), self.pool_shards)]
 
     def _pool(self, epoch: int, pool: int, shards: list[int]) -> list[list[list[Piece]]]:
         """The batches of a pool: lists of packed rows, shuffled."""
         members = sorted(shards)
         if self._last[0] != members:
-            self._last = (members, list(self._sequences([self._shards[i] for i in members], "train")))
+            self._last = (members, list(self.sequences(members, "train")))
         laid = self._last[1]
         random = np.random.default_rng([self.seed, epoch, pool])
         rows = pack([laid[i] for i in random.permutation(len(laid))], self.seq_len)

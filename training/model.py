@@ -3,11 +3,14 @@
 Shapes: B packed rows, S positions, R rows of ids, D the trunk's width, V the text vocabulary.
 """
 
+import contextlib
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
@@ -15,8 +18,13 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from schemas.errors import UserError
+from training import lora
+from training.depth import DepthTransformer
+from training.distributed import Ranks
+from training.heads import FlowHead, GaussianHead
 from training.layouts.base import IGNORE, NOTHING, Row
-from training.packing import Batch, may_attend
+from training.options import FlowOptions, GaussianOptions, ModelOptions
+from training.packing import PADDING, Batch
 
 # transformers 5 prints bars and reports of its own for every load and save.
 transformers.utils.logging.disable_progress_bar()
@@ -45,6 +53,17 @@ class StreamLosses:
             self.total[stream] = self.total.get(stream, 0.0) + total
             self.count[stream] = self.count.get(stream, 0) + other.count[stream]
 
+    def summed(self, ranks: Ranks, device: torch.device | str) -> "StreamLosses":
+        """Over all processes, which have the same streams to learn but not all of them at each step."""
+        if ranks.size == 1:
+            return self
+        everyone: list[Any] = [None] * ranks.size
+        torch.distributed.all_gather_object(everyone, (self.total, self.count))
+        found = StreamLosses()
+        for total, count in everyone:
+            found.update(StreamLosses(total, count))
+        return found
+
     def means(self) -> dict[str, float]:
         return {stream: total / self.count[stream] for stream, total in self.total.items()}
 
@@ -52,23 +71,40 @@ class StreamLosses:
 class HybridLM(nn.Module):
     """A text LM that reads and predicts R ids at each position.
 
-    The input of a position is the sum of its ids' embeddings; each row has a linear head on the trunk's last hidden state.
+    The input of a position is the sum of its ids' embeddings; each row has a linear head on the trunk's last hidden state, or a
+    depth transformer predicts the speech rows one after the other, or their codes are predicted as one vector (`ModelOptions`).
     What is added starts from the statistics of the trunk's embedding, the speech rows scaled so that all of them together weigh
     as much as one text token.
 
     Text tokens keep the trunk's own embedding and head, and so its distribution over tokens: the text row is predicted in two
     steps, P(special) or P(token) by a small head, and then P(this token | a token) by the trunk's. Where nine of ten labels are
-    PAD, as beside codec frames, the large product over the vocabulary is needed for one label in ten only.
+    PAD, as beside codec frames, the large product over the vocabulary is needed for one label in ten only. Every row has a
+    softmax of its own, so that text is never weighed against speech, whatever the position holds.
     """
 
     def __init__(
-        self, trunk: Any, rows: Sequence[Row], text_weight: float, speech_weight: float, seed: int = 0
+        self,
+        trunk: Any,
+        rows: Sequence[Row],
+        text_weight: float,
+        speech_weight: float,
+        seed: int = 0,
+        options: ModelOptions | None = None,
+        text_kl: float = 0.0,
+        keep_base: bool = True,
     ) -> None:
-        """`trunk`: a causal LM of transformers'. `rows`: the layout's. The weights: of each group's mean loss in the total."""
+        """
+        Args:
+            trunk: a causal LM of transformers'. rows: the layout's.
+            text_weight, speech_weight: of each group's mean loss in the total.
+            text_kl: share of a text token's loss that compares with the frozen trunk (`LossOptions.text_kl`).
+            keep_base: the trunk will be trained, so that a copy of it has to be kept for that, where there is no LoRA.
+        """
         super().__init__()
         self.trunk = trunk
         self.rows = tuple(rows)
-        self.text_weight, self.speech_weight = text_weight, speech_weight
+        self.options = options or ModelOptions()
+        self.text_weight, self.speech_weight, self.text_kl = text_weight, speech_weight, text_kl
         table = trunk.get_input_embeddings().weight
         self.vocab_size, width = table.shape
         if rows[0].size != self.vocab_size:
@@ -79,34 +115,102 @@ class HybridLM(nn.Module):
         self.text_kind_head = nn.Linear(width, n_special + 1)  # the last: a token
         # One table and one head for all speech rows, each row at its own offset: one lookup, one product.
         self.speech = nn.Embedding(sum(sizes), width)
-        self.speech_head = nn.Linear(width, sum(sizes), bias=False)
         self.register_buffer("offsets", torch.tensor([0, *sizes[:-1]]).cumsum(0), persistent=False)
-        self._sizes = sizes
+        random = torch.Generator().manual_seed(seed)
+        depth, latent = self.options.depth, self.options.latent
+        self.depth = DepthTransformer(width, [row.n_ids for row in rows], depth, random) if depth else None
+        self.gaussian = (
+            GaussianHead(width, [row.size for row in rows[1:]], latent, random)
+            if isinstance(latent, GaussianOptions)
+            else None
+        )
+        self.flow = FlowHead(width, latent, random) if isinstance(latent, FlowOptions) else None
+        # Rows that the linear head predicts: all, the first, or none.
+        self._sizes = [] if self.gaussian else sizes[: self.depth.first - 1] if self.depth else sizes
+        self.speech_head = nn.Linear(width, sum(self._sizes), bias=False) if self._sizes else None
+        self.fusion = nn.Parameter(torch.tensor([-2.0, 2.0])) if self.options.fusion == "softmax" else None
+        self.base = (
+            copy.deepcopy(trunk).requires_grad_(False) if text_kl and keep_base and not self.options.lora else None
+        )
         self._initialise(table, torch.Generator().manual_seed(seed))
+        if self.options.lora:
+            lora.add(trunk, self.options.lora, seed)
 
     @torch.no_grad()
     def _initialise(self, table: Tensor, random: torch.Generator) -> None:
         mean, std = table.float().mean(0), table.float().std(0)
-        for embedding, scale in ((self.text_special, 1.0), (self.speech, max(1, len(self._sizes)) ** -0.5)):
+        n_speech = max(1, len(self.rows) - 1)
+        for embedding, scale in ((self.text_special, 1.0), (self.speech, n_speech**-0.5)):
             noise = torch.randn(embedding.weight.shape, generator=random)
             embedding.weight.copy_((mean + std * noise) * scale)
         # Hidden states of trunks differ in size by orders; heads of zeros start from a uniform prediction on any of them.
-        for parameter in (*self.text_kind_head.parameters(), *self.speech_head.parameters()):
+        heads = [self.text_kind_head, *([self.speech_head] if self.speech_head is not None else [])]
+        for parameter in (p for head in heads for p in head.parameters()):
             parameter.zero_()
 
-    def embed(self, ids: Tensor) -> Tensor:
-        """Ids `[B, S, R]` -> the sums of their embeddings, `[B, S, D]`."""
-        text, speech = ids[..., 0], ids[..., 1:]
+    # ---- in
+
+    def embed_text(self, text: Tensor) -> Tensor:
+        """Ids of the text row `[...]` -> `[..., D]`, zeros for NOTHING."""
         token = (text >= 0) & (text < self.vocab_size)
         special = text >= self.vocab_size
         summed = self.trunk.get_input_embeddings()(text.where(token, 0)) * token[..., None]
-        summed = summed + self.text_special((text - self.vocab_size).where(special, 0)) * special[..., None]
-        there = speech != NOTHING
-        return summed + (self.speech((speech + self.offsets).where(there, 0)) * there[..., None]).sum(-2)
+        return summed + self.text_special((text - self.vocab_size).where(special, 0)) * special[..., None]
 
-    def hidden(self, ids: Tensor, **trunk_arguments: Any) -> Tensor:
+    def embed_speech(self, speech: Tensor) -> Tensor:
+        """Ids of the speech rows `[..., R - 1]` -> each one's embedding `[..., R - 1, D]`, zeros for NOTHING."""
+        there = speech != NOTHING
+        return self.speech((speech + self.offsets).where(there, 0)) * there[..., None]
+
+    def embed(self, ids: Tensor, latents: Tensor | None = None) -> Tensor:
+        """Ids `[B, S, R]`, latents `[B, S, d]` or None -> inputs of the trunk, `[B, S, D]`."""
+        text, speech = self.embed_text(ids[..., 0]), ids[..., 1:]
+        if not speech.shape[-1]:
+            return text
+        there = (speech != NOTHING).any(-1)
+        if self.gaussian:
+            token = (speech != NOTHING) & (speech < self.rows[1].size)
+            vectors = self.gaussian.project(self.gaussian.vectors(speech, token)) * token.any(-1, keepdim=True)
+            spoken = vectors + self.embed_speech(speech.where(~token, NOTHING)).sum(-2)
+        else:
+            spoken = self.embed_speech(speech).sum(-2)
+        if self.flow and latents is not None:
+            given = ~latents[..., 0].isnan()
+            spoken = spoken + self.flow.project(latents.nan_to_num()) * given[..., None]
+            there = there | given
+        if self.fusion is None:
+            return text + spoken
+        shares = self.fusion.softmax(0)
+        both = ((ids[..., 0] != NOTHING) & there)[..., None]
+        return torch.where(both, shares[0] * spoken + shares[1] * text, spoken + text)
+
+    def hidden(self, ids: Tensor, latents: Tensor | None = None, **trunk_arguments: Any) -> Tensor:
         """Ids `[B, S, R]` -> the trunk's last hidden state `[B, S, D]`."""
-        return self.trunk.get_decoder()(inputs_embeds=self.embed(ids), **trunk_arguments).last_hidden_state
+        return self.trunk.get_decoder()(inputs_embeds=self.embed(ids, latents), **trunk_arguments).last_hidden_state
+
+    def batch_hidden(self, batch: Batch) -> Tensor:
+        """The trunk's last hidden state `[B, S, D]` of a batch, no document seeing another."""
+        device = self.text_special.weight.device
+        latents = None if batch.latents is None else torch.from_numpy(batch.latents).to(device)
+        return self.hidden(
+            torch.from_numpy(batch.inputs).to(device),
+            latents,
+            attention_mask=self._mask(torch.from_numpy(batch.documents).to(device)),
+            position_ids=torch.from_numpy(batch.positions).to(device),
+            use_cache=False,
+        )
+
+    def _mask(self, documents: Tensor) -> Any:
+        """What keeps the documents `[B, S]` apart in the trunk's attention: additive `[B, 1, S, S]`, or a BlockMask for flex."""
+        if self.trunk.config._attn_implementation == "flex_attention":
+            return block_mask(documents)
+        n = documents.shape[1]
+        mask = (documents[:, :, None] == documents[:, None, :]).tril() if n else documents[:, :, None] == 0
+        # An additive mask is what every attention implementation takes.
+        blocked = torch.zeros(mask.shape, device=documents.device)
+        return blocked.masked_fill(~mask, torch.finfo(torch.float32).min)[:, None]
+
+    # ---- out
 
     def text_log_probs(self, hidden: Tensor) -> Tensor:
         """`[..., D]` -> log-probabilities `[..., V + specials]`."""
@@ -115,37 +219,146 @@ class HybridLM(nn.Module):
         return torch.cat([token + kind[..., -1:], kind[..., :-1]], dim=-1)
 
     def speech_logits(self, hidden: Tensor) -> list[Tensor]:
-        """`[..., D]` -> for each speech row, `[..., size + specials]`."""
-        return list(self.speech_head(hidden).split(self._sizes, dim=-1))
+        """`[..., D]` -> for each speech row that the linear head predicts, `[..., size + specials]`."""
+        return list(self.speech_head(hidden).split(self._sizes, dim=-1)) if self.speech_head is not None else []
+
+    def depth_logits(self, states: Tensor, ids: Tensor) -> list[Tensor]:
+        """Logits of the depth transformer's rows for positions of states `[N, D]`, given the first n ids of each, `[N, n]`.
+
+        As many rows as the ids allow: n of 1 give the first of them where it is row 1.
+        """
+        assert self.depth
+        text = self.embed_text(ids[:, 0])
+        if ids.shape[1] == 1:
+            before = text[:, None]
+        else:
+            speech, offsets = ids[:, 1:], self.offsets[: ids.shape[1] - 1]
+            there = speech != NOTHING
+            spoken = self.speech((speech + offsets).where(there, 0)) * there[..., None]
+            before = torch.cat([text[:, None], spoken], dim=1)
+        return self.depth(states, before[:, self.depth.first - 1 :])
+
+    # ---- losses
 
     def label_losses(self, batch: Batch) -> "LabelLosses":
-        """The loss of every label of a batch, and what is needed to weigh them. Runs the model once."""
+        """The loss of every label of a batch, and what is needed to weigh them. Runs the trunk once."""
         device = self.text_special.weight.device
         labels = torch.from_numpy(batch.labels).to(device)
         weights = torch.from_numpy(batch.weights).to(device)
         hidden = self.batch_hidden(batch)
-        learnt = labels != IGNORE
-        losses = torch.zeros(labels.shape, device=device)
+        learnt = batch.labels != IGNORE
+        found = LabelLosses(
+            self.rows, torch.zeros(labels.shape, device=device), torch.from_numpy(learnt).to(device), weights
+        )
 
-        at = learnt[..., 0].nonzero(as_tuple=True)
+        # Where there are labels is looked up before they go to the device, which then need not be waited for.
+        at = _where(learnt[..., 0], device)
+        token_at = _where((batch.labels[..., 0] >= 0) & (batch.labels[..., 0] < self.vocab_size), device)
+        among = torch.from_numpy(np.flatnonzero(batch.labels[..., 0][learnt[..., 0]] < self.vocab_size)).to(device)
         target, states = labels[..., 0][at], hidden[at]
-        is_token = target < self.vocab_size
-        kind = (target - self.vocab_size).where(~is_token, len(self.rows[0].specials))
-        kinds = F.cross_entropy(self.text_kind_head(states).float(), kind, reduction="none")
-        logits = self.trunk.get_output_embeddings()(states[is_token])
-        tokens = F.cross_entropy(logits.float(), target[is_token], reduction="none")
-        text = kinds.index_add(0, is_token.nonzero()[:, 0], tokens)
-        losses = losses.index_put((*at, torch.zeros_like(target)), text)
+        kind = (target - self.vocab_size).where(target >= self.vocab_size, len(self.rows[0].specials))
+        found.text_kinds = F.cross_entropy(self.text_kind_head(states).float(), kind, reduction="none")
+        scores = self.trunk.get_output_embeddings()(hidden[token_at]).float()
+        found.text_tokens = F.cross_entropy(scores, target[among], reduction="none")
+        found.put(at, 0, found.text_kinds.index_add(0, among, found.text_tokens))
+        if self.text_kl and self.training:
+            base, known = self._base_scores(batch, token_at)
+            divergence = F.kl_div(scores.log_softmax(-1), base.log_softmax(-1), reduction="none", log_target=True).sum(
+                -1
+            )
+            found.divergence = torch.where(known, divergence - found.text_tokens, 0.0), token_at
 
-        at = learnt[..., 1:].any(-1).nonzero(as_tuple=True)
-        target, states = labels[at][:, 1:], hidden[at]
-        for r, logits in enumerate(self.speech_logits(states), start=1):
-            row = F.cross_entropy(logits.float(), target[:, r - 1], reduction="none", ignore_index=IGNORE)
-            losses = losses.index_put((*at, torch.full_like(at[0], r)), row)
-        return LabelLosses(self.rows, losses, learnt, weights, kinds, tokens)
+        if self.gaussian:
+            self._gaussian_losses(batch, hidden, labels, found)
+        else:
+            self._row_losses(batch, hidden, labels, learnt, found)
+        if self.flow:
+            self._flow_losses(batch, hidden, found)
+        return found
 
-    def loss(self, batch: Batch) -> tuple[Tensor, StreamLosses]:
-        """The weighted loss of a batch, and the plain losses by stream.
+    def _row_losses(
+        self, batch: Batch, hidden: Tensor, labels: Tensor, learnt: np.ndarray, found: "LabelLosses"
+    ) -> None:
+        first = 1 + len(self._sizes)
+        at = _where(learnt[..., 1:first].any(-1), device=labels.device)
+        target = labels[at]
+        for r, logits in enumerate(self.speech_logits(hidden[at]), start=1):
+            found.put(at, r, F.cross_entropy(logits.float(), target[:, r], reduction="none", ignore_index=IGNORE))
+        if self.depth:
+            own = learnt[..., first:].any(-1)
+            at = _where(own, device=labels.device)
+            target = labels[at]
+            # The ids of the next position, learnt or not, are what the depth transformer is given.
+            following = np.full_like(batch.inputs, NOTHING)
+            following[:, :-1] = batch.inputs[:, 1:]
+            ids = torch.from_numpy(following[own][:, :-1]).to(labels.device)
+            for r, logits in enumerate(self.depth_logits(hidden[at], ids), start=first):
+                found.put(at, r, F.cross_entropy(logits.float(), target[:, r], reduction="none", ignore_index=IGNORE))
+
+    def _gaussian_losses(self, batch: Batch, hidden: Tensor, labels: Tensor, found: "LabelLosses") -> None:
+        """The loss of a position's vector, given to each of its rows. Positions learn it where all rows have a code to learn."""
+        assert self.gaussian
+        speech = batch.labels[..., 1:]
+        own = ((speech >= 0) & (speech < self.rows[1].size)).all(-1)
+        at = _where(own, labels.device)
+        states, ids = hidden[at], labels[at][:, 1:]
+        target = self.gaussian.vectors(ids, torch.ones_like(ids, dtype=torch.bool))
+        noise = _noise(batch, own, target.shape[-1:]).to(target) if self.training else torch.zeros_like(target)
+        found.latent = self.gaussian.losses(states, target, noise)
+        for r in range(1, len(self.rows)):
+            found.put(at, r, found.latent)
+        found.learnt = found.learnt.clone()
+        found.learnt[..., 1:] &= torch.from_numpy(own).to(labels.device)[..., None]
+
+    def _flow_losses(self, batch: Batch, hidden: Tensor, found: "LabelLosses") -> None:
+        assert self.flow
+        if batch.latent_labels is None:
+            own, values = np.zeros(batch.labels.shape[:2], dtype=bool), np.zeros((0, self.flow.options.dim), np.float32)
+        else:
+            own = ~np.isnan(batch.latent_labels[..., 0])
+            values = batch.latent_labels[own]
+        target = torch.from_numpy(values).to(hidden.device)
+        drawn = _noise(batch, own, (self.flow.options.draws, self.flow.options.dim + 1)).to(hidden.device)
+        # A normal number through its own distribution function is uniform in 0..1.
+        times = torch.special.ndtr(drawn[..., 0])
+        found.latent = self.flow.losses(hidden[_where(own, hidden.device)], target, drawn[..., 1:], times)
+
+    @torch.no_grad()
+    def _base_scores(self, batch: Batch, at: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """What the text LM makes of the text alone: logits `[m, V]` for the token labels at `at`, and whether it can, `[m]`.
+
+        It reads the text tokens of each document without what stands between them. The first token of a document has nothing
+        before it, and no prediction.
+        """
+        text = batch.inputs[..., 0]
+        token = (text >= 0) & (text < self.vocab_size)
+        # Tokens first, in their order; as many columns as the fullest row has tokens.
+        order = np.argsort(~token, axis=1, kind="stable")[:, : max(1, int(token.sum(1).max(initial=0)))]
+        ids, kept = np.take_along_axis(text, order, 1), np.take_along_axis(token, order, 1)
+        documents = np.where(kept, np.take_along_axis(batch.documents, order, 1), PADDING)
+        same = np.pad(documents[:, 1:] == documents[:, :-1], ((0, 0), (1, 0)))
+        column = np.arange(ids.shape[1])[None]
+        positions = column - np.maximum.accumulate(np.where(same, 0, column), axis=1)
+        # The last token up to each position, as a column of the short rows; -1 before the first token of the row.
+        last = np.cumsum(token, axis=1) - 1
+        b, s = (index.cpu().numpy() for index in at)
+        read = last[b, s].clip(min=0)
+        known = (last[b, s] >= 0) & (documents[b, read] == batch.documents[b, s])
+        device = self.text_special.weight.device
+        trunk = self.base if self.base is not None else self.trunk
+        arguments = {
+            "inputs_embeds": trunk.get_input_embeddings()(torch.from_numpy(np.where(kept, ids, 0)).to(device)),
+            "attention_mask": self._mask(torch.from_numpy(documents).to(device)),
+            "position_ids": torch.from_numpy(positions).to(device),
+            "use_cache": False,
+        }
+        with lora.without_adapters(trunk) if self.options.lora else contextlib.nullcontext():
+            hidden = trunk.get_decoder()(**arguments).last_hidden_state
+        scores = trunk.get_output_embeddings()(hidden[at[0], torch.from_numpy(read).to(device)]).float()
+        return scores, torch.from_numpy(known).to(device)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, "LabelLosses"]:
+        """The weighted loss of a batch, or a part's share of it, and what it is made of.
 
         In each of the two groups, text and speech, losses are averaged with the labels' weights (Moshi's way); the total is
         `text_weight` times the one plus `speech_weight` times the other (TASLM's way). Some batches bring a loss of their own.
@@ -153,20 +366,22 @@ class HybridLM(nn.Module):
         if (own := batch.loss(self)) is not None:
             return own
         found = self.label_losses(batch)
-        total = self.text_weight * _mean(found.losses[..., 0], found.weights[..., 0])
-        if len(self.rows) > 1:
-            total = total + self.speech_weight * _mean(found.losses[..., 1:], found.weights[..., 1:])
-        return total, found.by_stream()
+        tiny = float(np.finfo(np.float32).tiny)
+        n_text, n_speech, n_latents = (max(norm, tiny) for norm in batch.norms or batch.sums())
+        weighted = found.losses * found.weights
+        text = weighted[..., 0].sum()
+        if found.divergence:
+            divergence, at = found.divergence
+            text = text + self.text_kl * (divergence * found.weights[..., 0][at]).sum()
+        total = self.text_weight * text / n_text + self.speech_weight * weighted[..., 1:].sum() / n_speech
+        if self.flow and found.latent is not None:
+            total = total + self.flow.options.weight * found.latent.sum() / n_latents
+        return total, found
 
-    def batch_hidden(self, batch: Batch) -> Tensor:
-        """The trunk's last hidden state `[B, S, D]` of a batch, no document seeing another."""
-        device = self.text_special.weight.device
-        mask = torch.from_numpy(may_attend(batch.documents))[:, None].to(device)
-        # An additive mask is what every attention implementation takes.
-        blocked = torch.zeros(mask.shape, device=device).masked_fill(~mask, torch.finfo(torch.float32).min)
-        positions = torch.from_numpy(batch.positions).to(device)
-        inputs = torch.from_numpy(batch.inputs).to(device)
-        return self.hidden(inputs, attention_mask=blocked, position_ids=positions, use_cache=False)
+    def loss(self, batch: Batch) -> tuple[Tensor, StreamLosses]:
+        """As `forward`, with the plain losses by stream."""
+        total, found = self(batch)
+        return total, found.by_stream()
 
 
 @dataclass
@@ -177,20 +392,34 @@ class LabelLosses:
         rows: the layout's. losses: float `[B, S, R]`, 0 where nothing is learnt; the text row's is that of the special or token
             as `text_log_probs` gives it. learnt: bool `[B, S, R]`. weights: float32 `[B, S, R]`, the labels' within their group.
         text_kinds, text_tokens: the two parts of the text row's losses, `[n]` over its labels and `[m]` over its tokens.
+        latent: `[n]`, the losses of a head for continuous targets, None where there is none. A Gaussian head's are also the
+            `losses` of each speech row.
+        divergence: of the m tokens, how much more the comparison with the frozen trunk costs than the cross-entropy, and where
+            they are; None where it is not asked for.
     """
 
     rows: tuple[Row, ...]
     losses: Tensor
     learnt: Tensor
     weights: Tensor
-    text_kinds: Tensor
-    text_tokens: Tensor
+    text_kinds: Tensor = field(default_factory=lambda: torch.zeros(0))
+    text_tokens: Tensor = field(default_factory=lambda: torch.zeros(0))
+    latent: Tensor | None = None
+    divergence: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
+
+    def put(self, at: tuple[Tensor, Tensor], row: int, losses: Tensor) -> None:
+        """Take the losses `[n]` of one row at n positions."""
+        self.losses = self.losses.index_put((*at, torch.full_like(at[0], row)), losses)
 
     def by_stream(self) -> StreamLosses:
         """Sums and counts by stream."""
         streams = StreamLosses()
         streams.add("pad", self.text_kinds)
         streams.add("text", self.text_tokens)
+        if self.latent is not None:
+            streams.add("latent", self.latent)
+        if self.divergence:
+            streams.add("text_kl", (self.divergence[0] + self.text_tokens)[self.divergence[0] != 0])
         for r, row in enumerate(self.rows[1:], start=1):
             streams.add(row.name, self.losses[..., r][self.learnt[..., r]])
         return streams
@@ -203,9 +432,30 @@ class LabelLosses:
         return summed.scatter_add(1, index, self.losses)
 
 
-def _mean(losses: Tensor, weights: Tensor) -> Tensor:
-    """The weighted mean; 0 where no label has weight."""
-    return (losses * weights).sum() / weights.sum().clamp(min=torch.finfo(torch.float32).tiny)
+def _where(mask: Any, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Indices of the true elements of a mask, bool `[B, S]`, on a device."""
+    rows, columns = mask.nonzero()
+    return torch.from_numpy(rows).to(device), torch.from_numpy(columns).to(device)
+
+
+def _noise(batch: Batch, mask: Any, shape: Sequence[int]) -> Tensor:
+    """Standard normal numbers `[n, *shape]` for the n positions of a mask `[B, S]`, the same for a row in whatever part it is."""
+    drawn = [
+        np.random.default_rng(int(seed)).standard_normal((int(row.sum()), *shape), dtype=np.float32)
+        for seed, row in zip(batch.seeds, mask, strict=True)
+    ]
+    return torch.from_numpy(np.concatenate(drawn)) if drawn else torch.zeros((0, *shape))
+
+
+def block_mask(documents: Tensor) -> Any:
+    """The documents `[B, S]` of packed rows as flex attention's BlockMask."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def visible(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return (q >= k) & (documents[b, q] == documents[b, k])
+
+    n_rows, n = documents.shape
+    return create_block_mask(visible, n_rows, None, n, n, device=str(documents.device))
 
 
 def load_trunk(folder: Path, n_layers: int | None = None) -> Any:

@@ -1,13 +1,15 @@
 """Packing: many short sequences in one row of fixed length, with no attention and no loss across their borders."""
 
 import bisect
+from collections.abc import Mapping
 from collections.abc import Sequence as Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from training.layouts.base import IGNORE, NOTHING, Sequence
+from schemas.errors import UserError
+from training.layouts.base import IGNORE, NOTHING, Row, Sequence
 
 PADDING = -1
 """Document id of positions that hold nothing."""
@@ -39,6 +41,10 @@ class Batch:
         documents: int64 `[B, S]`, counted from 0 in each row, PADDING where there is none.
         positions: int64 `[B, S]`, from 0 in each document.
         ids: of the corpus rows in it. audio_s: seconds of sound in it.
+        latents, latent_labels: float32 `[B, S, d]`, NaN where there is none; None in layouts without latents.
+        seeds: int64 `[B]`, of what is drawn at random for a row.
+        norms: sums of the weights of the text labels and of the speech labels, and the number of latent labels, by which the
+            summed losses are divided: those of the whole batch also in a part of it. None: of this batch.
     """
 
     inputs: np.ndarray
@@ -48,6 +54,10 @@ class Batch:
     positions: np.ndarray
     ids: list[str]
     audio_s: float
+    latents: np.ndarray | None = None
+    latent_labels: np.ndarray | None = None
+    seeds: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    norms: tuple[float, float, float] | None = None
 
     def loss(self, model: Any) -> Any:
         """What to learn from this batch, in the place of its labels as they stand: `HybridLM.loss`'s answer, or None, as here."""
@@ -57,6 +67,38 @@ class Batch:
     def n_positions(self) -> int:
         """Positions that hold something."""
         return int((self.documents != PADDING).sum())
+
+    def sums(self) -> tuple[float, float, float]:
+        """What `norms` are of a whole batch."""
+        learnt = self.labels != IGNORE
+        weights = np.where(learnt, self.weights, 0.0).sum((0, 1), dtype=np.float64)
+        latents = 0 if self.latent_labels is None else int((~np.isnan(self.latent_labels[..., 0])).sum())
+        return float(weights[0]), float(weights[1:].sum()), float(latents)
+
+    def share(self, part: int, parts: int) -> "Batch":
+        """Every `parts`-th row from `part`, with the norms of the whole; all parts have as many rows, empty ones if need be.
+
+        `ids` and `audio_s` stay those of the whole.
+        """
+        n = -(-len(self.inputs) // parts)
+
+        def own(values: np.ndarray, nothing: float) -> np.ndarray:
+            taken = values[part::parts]
+            more = np.full((n - len(taken), *values.shape[1:]), nothing, dtype=values.dtype)
+            return np.concatenate([taken, more]) if len(more) else taken
+
+        return replace(
+            self,
+            inputs=own(self.inputs, NOTHING),
+            labels=own(self.labels, IGNORE),
+            weights=own(self.weights, 0),
+            documents=own(self.documents, PADDING),
+            positions=own(self.positions, 0),
+            latents=None if self.latents is None else own(self.latents, np.nan),
+            latent_labels=None if self.latent_labels is None else own(self.latent_labels, np.nan),
+            seeds=own(self.seeds, 0),
+            norms=self.norms or self.sums(),
+        )
 
 
 def pieces(sequence: Sequence, seq_len: int) -> list[Piece]:
@@ -95,7 +137,12 @@ def collate(rows: Sized[Sized[Piece]], seq_len: int) -> Batch:
         positions=np.zeros(shape, dtype=np.int64),
         ids=[piece.sequence.id for row in rows for piece in row],
         audio_s=sum(piece.audio_s for row in rows for piece in row),
+        seeds=np.arange(len(rows), dtype=np.int64),
     )
+    latents = next((p.sequence.latents for row in rows for p in row if p.sequence.latents is not None), None)
+    if latents is not None:
+        batch.latents = np.full((*shape, latents.shape[1]), np.nan, dtype=np.float32)
+        batch.latent_labels = batch.latents.copy()
     for b, row in enumerate(rows):
         at = 0
         for document, piece in enumerate(row):
@@ -105,6 +152,11 @@ def collate(rows: Sized[Sized[Piece]], seq_len: int) -> Batch:
             batch.weights[b, here] = piece.sequence.weights[there]
             batch.documents[b, here] = document
             batch.positions[b, here] = np.arange(len(piece))
+            given, learnt = piece.sequence.latents, piece.sequence.latent_labels
+            if batch.latents is not None and given is not None:
+                batch.latents[b, here] = given[there]
+            if batch.latent_labels is not None and learnt is not None:
+                batch.latent_labels[b, here] = learnt[there]
             at += len(piece)
     return batch
 
@@ -113,3 +165,38 @@ def may_attend(documents: np.ndarray) -> np.ndarray:
     """Bool `[B, S, S]`: whether position i may see position j: the same document, and not later. From `[B, S]`."""
     n = documents.shape[1]
     return (documents[:, :, None] == documents[:, None, :]) & np.tri(n, dtype=bool)
+
+
+def reweigh(batch: Batch, rows: Sized[Row], weights: Mapping[str, float]) -> Batch:
+    """The batch with the weights that a run gives to streams in place of the layout's (`LossOptions.streams`).
+
+    Raises UserError for a stream that the layout does not have.
+    """
+    if not weights:
+        return batch
+    names = {row.name: r for r, row in enumerate(rows)} | ({"first": 1} if len(rows) > 1 else {})
+    unknown = sorted(set(weights) - set(names) - {"pad"})
+    if unknown:
+        raise UserError(
+            f"train.loss.streams: the layout has no stream {', '.join(unknown)}, but {', '.join(names)}, pad"
+        )
+    found = batch.weights.copy()
+    for name, weight in sorted(weights.items(), key=lambda item: item[0] == "pad"):
+        if name == "pad":
+            pads = [rows[0].special(s) for s in ("pad", "epad") if s in rows[0].specials]
+            found[..., 0][np.isin(batch.labels[..., 0], pads)] = weight
+        else:
+            found[..., names[name]] = weight
+    batch.weights = found
+    return batch
+
+
+def thin(batch: Batch, first: int, share: float, random: np.random.Generator) -> Batch:
+    """The batch with the labels of rows `first ..` kept at a random share of the positions, their weights raised by as much.
+
+    CSM's amortisation: the mean loss stays what it is, and a depth transformer has fewer positions to predict.
+    """
+    dropped = random.random(batch.labels.shape[:2]) >= share
+    batch.labels[dropped, first:] = IGNORE
+    batch.weights[..., first:] = np.where(dropped[..., None], 0, batch.weights[..., first:] / share)
+    return batch

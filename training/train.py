@@ -2,11 +2,13 @@
 
 What it promises: the order of the data depends on the seed and the step alone; a run that was stopped (SIGTERM, SIGINT, or
 killed and set back to its last checkpoint) goes on as if it had not been, to the bit on a CPU with the same number of threads;
-checkpoints are complete or not there; a loss that is not a number stops the run and names the rows.
+checkpoints are complete or not there; a loss that is not a number stops the run and names the rows. Under torchrun all processes
+make the same batches and compute their part of the rows, so that a run goes on with more processes or fewer, on the same batches.
 
 A *token*, in `tokens/s` and in the options, is one position of a packed sequence, whatever its rows hold.
 """
 
+import contextlib
 import math
 import signal
 import threading
@@ -23,16 +25,24 @@ import torch
 from schemas import Tokenizer
 from schemas.errors import UserError
 from training.checkpoint import Checkpoint, build, load, load_state, newest, save, sweep
+from training.distributed import Ranks, parallel, ranks, unshared, whole
 from training.dpo import DpoTask
 from training.evaluate import held_out_losses
+from training.flops import Flops, peak_flops
 from training.layouts import make
-from training.loader import Loader, Position, check_cards, open_corpora
-from training.log import Log, StepLog, heldout_line, step_line
-from training.model import HybridLM, load_trunk
-from training.options import TrainOptions
+from training.loader import Loader, check_cards, open_corpora
+from training.log import Log, StepLog, heldout_line, peak_memory, step_line
+from training.lora import is_adapter
+from training.mixing import Mixture, ahead
+from training.model import HybridLM, StreamLosses, load_trunk
+from training.options import GaussianOptions, TrainOptions
+from training.packing import Batch
+from training.reader import Corpus
 from training.text import load_text
+from training.text_data import TextLoader
 
-FREE = frozenset({"steps", "log_every", "eval_every", "save_every", "keep", "device", "threads", "damaged"})
+FREE = {"steps", "log_every", "eval_every", "save_every", "keep", "device", "threads", "damaged"}
+FREE |= {"accumulate", "parallel", "compile", "attention", "prefetch", "track"}
 """Options that may differ from those a checkpoint was made with; all others would change what was already trained."""
 
 
@@ -71,41 +81,75 @@ def train(
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    device = torch.device(options.device)
+    with ranks(options.device) as (here, device):
+        return _train(options, corpora, trunk, out, say if here.rank == 0 else _silent, here, device)
 
+
+def _silent(line: str) -> None:
+    """What all processes but the first say."""
+
+
+def _train(
+    options: TrainOptions,
+    corpora: Sequence[str | Path],
+    trunk: Path,
+    out: Path,
+    say: Callable[[str], None],
+    here: Ranks,
+    device: torch.device,
+) -> Result:
     # ---- data, model, optimizer: new, or as the last checkpoint left them
     if options.dpo and corpora:
         raise UserError("train.dpo learns preferences and no corpus: leave it out, or use `antiphon dpo`")
     task = DpoTask(options, options.dpo) if options.dpo else None
     opened, cards = ([], task.cards) if task else open_corpora(corpora, options)
-    fingerprints = task.fingerprints if task else tuple(corpus.fingerprint for corpus in opened)
-    sweep(out)
+    if here.rank == 0:
+        sweep(out)
+    here.wait()
     last = newest(out)
     begin = task.begin if task else lambda: _begin(options, cards, trunk)
     run = _resume(last, options, cards, say) if last else begin()
+    loader, mixture, fingerprints = task.sources() if task else _sources(opened, run, options)
     if run.progress.corpora not in ((), fingerprints):
         warnings.warn(
-            f"the corpora changed since {last}: going on with the next pass over what they hold now", stacklevel=2
+            f"the corpora changed since {last}: going on with the next pass over what they hold now", stacklevel=3
         )
-        run.progress = replace(run.progress, position=Position(run.progress.position.epoch + 1))
+        run.progress = replace(run.progress, position=run.progress.position.next_pass())
+    if run.progress.corpora == ():
+        run.progress = replace(run.progress, position=mixture.start())
     run.progress = replace(run.progress, corpora=fingerprints)
-    loader = task.loader() if task else Loader(opened, run.layout, run.text, options)
-    model = run.model.to(device).train()
+    model = run.model = run.model.to(device).train()
+    if options.attention == "flex" or (options.attention == "auto" and device.type == "cuda"):
+        for lm in (model.trunk, model.base):
+            if lm is not None:
+                lm.set_attn_implementation("flex_attention")
+    make_trained(model, options)
+    # What is called instead of the model; FSDP changes the model in place, so that the optimizer comes after it.
+    called = parallel(model, options.parallel, here, device)
     optimizer = make_optimizer(model, options)
     if last:
         load_state(last, optimizer)
-    log = Log(out / "log.jsonl", run.progress.step)
-    n_trained = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
+    if options.compile:
+        for layer in model.trunk.get_decoder().layers:
+            layer.compile()
+    log = Log(out / "log.jsonl", run.progress.step, options.track if here.rank == 0 else None)
+    flops, peak = Flops(model), peak_flops(device)
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     n_all = sum(p.numel() for p in model.parameters())
     say(
-        f"layout {run.layout.name}, {len(run.layout.rows)} rows; {n_all / 1e6:.1f} M parameters, {n_trained / 1e6:.1f} M of them "
-        f"trained; {options.steps} steps of {loader.batch_rows} x {loader.seq_len} tokens"
+        f"layout {run.layout.name}, {len(run.layout.rows)} rows; {n_all / 1e6:.1f} M parameters, "
+        f"{sum(p.numel() for p in trained) / 1e6:.1f} M of them trained; {options.steps} steps of "
+        f"{loader.batch_rows} x {loader.seq_len} tokens" + (f" over {here.size} processes" if here.size > 1 else "")
     )
+
+    def autocast() -> contextlib.AbstractContextManager[Any]:
+        return torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16")
 
     def held_out(step: int) -> None:
         if not options.eval_every:
             return
-        report = held_out_losses(model, loader.heldout(), step)
+        with autocast():
+            report = held_out_losses(called, loader.heldout(), step, here)
         if report is None:
             say("held out: no row is in the split 'heldout', so nothing is measured; splits go by recording")
             return
@@ -120,21 +164,21 @@ def train(
     # ---- the loop
     window: list[StepLog] = []
     step = run.progress.step
-    batches = loader.train(run.progress.position)
+    batches = ahead(mixture.train(run.progress.position), options.prefetch)
     path = last
-    with _stop_signals() as stopped:
+    stop = False
+    with _stop_signals() as stopped, contextlib.closing(batches):
         while step < options.steps:
             started = time.perf_counter()
             batch, position = next(batches)
+            waited_s = time.perf_counter() - started
             factor = lr_factor(step, options)
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
-            loss, streams = model.loss(batch)
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(
-                [p for group in optimizer.param_groups for p in group["params"]], options.max_grad_norm
-            )
-            loss_now, norm_now = loss.item(), norm.item()
+            loss, streams = _backward(called, batch, options, here, autocast)
+            norm = torch.nn.utils.clip_grad_norm_(trained, options.max_grad_norm)
+            norm_now = float(whole(norm))
+            loss_now, streams, stop = _agree(loss, streams, bool(stopped), here, device)
             if not (math.isfinite(loss_now) and math.isfinite(norm_now)):
                 raise TrainingDiverged(
                     f"step {step + 1}: loss {loss_now}, gradient norm {norm_now}, in the batch of rows "
@@ -161,6 +205,10 @@ def train(
                 batch.n_positions,
                 batch.audio_s,
                 time.perf_counter() - started,
+                waited_s,
+                batch.documents.size - batch.n_positions,
+                flops.step(batch) / (peak * here.size) if peak else None,
+                peak_memory(device),
             )
             log.step(done)
             window.append(done)
@@ -169,29 +217,87 @@ def train(
                 window = []
             if options.eval_every and step % options.eval_every == 0 and step < options.steps:
                 held_out(step)
-            if step % options.save_every == 0 or step == options.steps or stopped:
+            # Alone, a signal during this very step counts too; several processes stop where all of them know of it.
+            stop = bool(stopped) if here.size == 1 else stop
+            if step % options.save_every == 0 or step == options.steps or stop:
                 log.sync()  # a checkpoint never knows of a step that the log does not
-                path = save(out, run, optimizer)
-            if stopped:
+                path = save(out, run, optimizer, here)
+            if stop:
                 break
 
     # ---- the end
     assert path is not None
-    if stopped:
-        say(f"stopped by {stopped[0].name} after step {step}; saved in {path}; the same command goes on from there")
+    if stop:
+        name = stopped[0].name if stopped else "a signal to another process"
+        say(f"stopped by {name} after step {step}; saved in {path}; the same command goes on from there")
     else:
-        if not log.heldouts() or log.heldouts()[-1]["step"] < step:
+        # All processes must come to the same answer, and only the first has a log.
+        if any(here.sum([float(here.rank == 0 and not log.has_heldout(step))])):
             held_out(step)
         share = loader.n_shifted / max(1, loader.n_text)
         say(f"done: {path}; {share:.1%} of the text tokens came later than their words, pushed back by fast speech")
+    log.close()
     reports = log.heldouts()
-    return Result(path, step, reports[0] if reports else None, reports[-1] if reports else None, bool(stopped))
+    return Result(path, step, reports[0] if reports else None, reports[-1] if reports else None, stop)
+
+
+def _backward(
+    called: torch.nn.Module, batch: Batch, options: TrainOptions, here: Ranks, autocast: Callable[[], Any]
+) -> tuple[float, StreamLosses]:
+    """Gradients of a batch's loss, in parts; this process's share of the loss, and its losses by stream."""
+    loss, streams = 0.0, StreamLosses()
+    parts = options.accumulate * here.size
+    for number in range(options.accumulate):
+        own = batch.share(here.rank * options.accumulate + number, parts) if parts > 1 else batch
+        with unshared(called, last=number == options.accumulate - 1):
+            with autocast():
+                part, found = called(own)
+            # Processes give the mean of their gradients; the sum is wanted, since each has a share of one loss.
+            (part * here.size).backward()
+        loss += part.item()
+        streams.update(found.by_stream())
+    return loss, streams
+
+
+def _agree(
+    loss: float, streams: StreamLosses, stopped: bool, here: Ranks, device: torch.device
+) -> tuple[float, StreamLosses, bool]:
+    """The loss of the whole batch, its losses by stream, and whether any process was told to stop."""
+    if here.size == 1:
+        return loss, streams, stopped
+    everywhere = streams.summed(here, device)
+    loss, told = here.sum([loss, float(stopped)], device)
+    return loss, everywhere, told > 0
+
+
+def _sources(
+    opened: Sequence[Corpus], run: Checkpoint, options: TrainOptions
+) -> tuple[Loader, Mixture, tuple[str, ...]]:
+    """The loader of all corpora, what training takes its batches from, and the fingerprint of each source.
+
+    Raises UserError where `corpus_shares` are not one for each corpus.
+    """
+    loader = Loader(opened, run.layout, run.text, options)
+    texts = [TextLoader(source, run.layout, run.text, options) for source in options.text]
+    shares = options.corpus_shares
+    if shares is not None and len(shares) != len(opened):
+        raise UserError(f"train.corpus_shares gives {len(shares)} shares, and there are {len(opened)} corpora")
+    speech = [loader] if shares is None else [Loader([corpus], run.layout, run.text, options) for corpus in opened]
+    left = 1 - sum(source.share for source in options.text)
+    mixture = Mixture(
+        [*speech, *texts],
+        [*(share / sum(shares or (1.0,)) * left for share in shares or (1.0,)), *(s.share for s in options.text)],
+    )
+    return loader, mixture, (*(corpus.fingerprint for corpus in opened), *(text.fingerprint for text in texts))
 
 
 def _begin(options: TrainOptions, cards: dict[str, Tokenizer], folder: Path) -> Checkpoint:
     text = load_text(folder)
     layout = make(options.layout, text.vocabulary, cards)
     model = build(load_trunk(folder, options.trunk_layers), layout, options)
+    if isinstance(options.model.latent, GaussianOptions) and model.gaussian:
+        std = float(model.trunk.get_input_embeddings().weight.float().std())
+        model.gaussian.load_codebooks(options.model.latent, std)
     return Checkpoint(model, text, layout, cards, options)
 
 
@@ -213,20 +319,36 @@ def _resume(path: Path, options: TrainOptions, cards: dict[str, Tokenizer], say:
     return run
 
 
-def make_optimizer(model: HybridLM, options: TrainOptions) -> torch.optim.AdamW:
-    """AdamW over what is trained: the trunk at `trunk_lr`, the rest at `lr`; weight decay on matrices only.
+def make_trained(model: HybridLM, options: TrainOptions) -> dict[str, float]:
+    """Freeze what is not trained, and give the peak learning rate of every parameter that is, by name.
 
-    Freezes the trunk where `trunk_lr` is 0, and its text embedding and head unless `train_text_embeddings`.
+    The trunk is frozen where `trunk_lr` is 0 or there are adapters, and its text embedding and head unless
+    `train_text_embeddings`. What is added is trained at `lr`, the trunk or its adapters at `trunk_lr`.
     """
     embeddings = {id(m.weight) for m in (model.trunk.get_input_embeddings(), model.trunk.get_output_embeddings())}
-    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    rates = {}
     for name, parameter in model.named_parameters():
-        in_trunk = name.startswith("trunk.")
-        lr = options.trunk_lr if in_trunk else options.lr
-        frozen = in_trunk and (lr == 0 or (id(parameter) in embeddings and not options.train_text_embeddings))
+        frozen, rate = name.startswith("base."), options.lr
+        if name.startswith("trunk."):
+            rate = options.trunk_lr
+            if id(parameter) in embeddings:
+                frozen = not options.train_text_embeddings or rate == 0
+            else:
+                frozen = rate == 0 or (options.model.lora is not None and not is_adapter(name))
         parameter.requires_grad_(not frozen)
         if not frozen:
-            groups.setdefault((lr, options.weight_decay if parameter.dim() > 1 else 0.0), []).append(parameter)
+            rates[name] = rate
+    return rates
+
+
+def make_optimizer(model: HybridLM, options: TrainOptions) -> torch.optim.AdamW:
+    """AdamW over what is trained (`make_trained`); weight decay on matrices only."""
+    rates = make_trained(model, options)
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if name in rates:
+            decay = options.weight_decay if parameter.dim() > 1 else 0.0
+            groups.setdefault((rates[name], decay), []).append(parameter)
     return torch.optim.AdamW(
         [{"params": ps, "lr": lr, "peak_lr": lr, "weight_decay": decay} for (lr, decay), ps in groups.items()],
         betas=(0.9, 0.95),

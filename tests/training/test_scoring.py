@@ -17,7 +17,7 @@ from training.evaluate import held_out_losses
 from training.layouts import NAMES, CodecLayoutOptions, TasteLayoutOptions, make
 from training.layouts.base import LayoutOptions, Sequence
 from training.model import load_trunk
-from training.options import TrainOptions
+from training.options import DepthOptions, ModelOptions, TrainOptions
 from training.packing import Piece, collate
 from training.scoring import (
     Scoring,
@@ -179,6 +179,24 @@ def test_every_layout_is_scored_heard_and_read(trunk: Path, sentences: list[str]
     # No words, no TASTE codes and no turn to answer; LLaMA-Omni's units are learnt by CTC and have no labels.
     if name not in ("text", "taste", "speechgpt", "llama-omni"):
         assert sum(stream.labels for stream in heard.values()) > 0
+
+
+@pytest.mark.parametrize("kind", ["moshi", "csm"])
+def test_rows_of_a_depth_transformer_are_scored(trunk: Path, sentences: list[str], kind: str) -> None:
+    options = TrainOptions(
+        layout=CodecLayoutOptions(), model=ModelOptions(depth=DepthOptions(kind=kind, width=32, layers=1))
+    )  # type: ignore[arg-type]
+    text = load_text(trunk)
+    layout = make(options.layout, text.vocabulary, CARDS)
+    run = Checkpoint(build(load_trunk(trunk, 2), layout, options).eval(), text, layout, CARDS, options)
+    assert run.model.depth
+    laid = [lay(run, row) for row in rows(sentences, range(3))]
+    batch = collate([[Piece(s, 0, len(s.inputs))] for s in laid], max(len(s.inputs) for s in laid))
+    with torch.no_grad():
+        losses = run.model.label_losses(batch).losses
+    for i, streams in enumerate(score_sequences(run, laid, Scoring(restrict=False, specials=True))):
+        for r, row in enumerate(layout.rows):
+            assert -streams[row.name].total == pytest.approx(float(losses[i, :, r].sum()), rel=1e-4)
 
 
 def test_streams_by_name_and_by_group(trunk: Path) -> None:

@@ -155,6 +155,7 @@ class Sequence:
         id, audio_s: the example's.
         dropped: ids of the example that the layout had no room for.
         ctc_targets: int64 `[U]`, where units are to be learnt by CTC from the text positions' states (LLaMA-Omni), else None.
+        latents, latent_labels: float32 `[S, d]`, NaN where there is none: continuous inputs, and those to be predicted.
     """
 
     inputs: np.ndarray
@@ -165,6 +166,8 @@ class Sequence:
     audio_s: float = 0.0
     dropped: int = 0
     ctc_targets: np.ndarray | None = None
+    latents: np.ndarray | None = None
+    latent_labels: np.ndarray | None = None
 
     @property
     def modality(self) -> np.ndarray:

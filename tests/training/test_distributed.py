@@ -1,0 +1,89 @@
+"""Several processes, and several parts of a batch, give what one process gives on the whole batch."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from tests.training.test_train import options, steps_of
+from training.checkpoint import load
+from training.train import train
+
+Write = Callable[..., Path]
+ROOT = Path(__file__).parents[2]
+LORA = {"lora": {"rank": 4, "alpha": 8, "dropout": 0.0}, "depth": {"kind": "csm", "layers": 1, "width": 16, "heads": 2}}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def torchrun(settings: Any, trunk: Path, out: Path, corpus: Path, n: int = 2) -> str:
+    """A run of `n` processes on this machine. Gives what they said."""
+    worker = [
+        str(Path(__file__).with_name("ddp_worker.py")),
+        settings.model_dump_json(),
+        str(trunk),
+        str(out),
+        str(corpus),
+    ]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}", *worker]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def settings(**changed: Any) -> Any:
+    return options(batch_tokens=512, layout={"name": "codec"}, schedule="constant", save_every=100, **changed)
+
+
+def assert_same(found: Path, expected: Path) -> None:
+    ours, theirs = steps_of(found), steps_of(expected)
+    assert [entry["step"] for entry in ours] == [entry["step"] for entry in theirs]
+    for a, b in zip(ours, theirs, strict=True):
+        a, b = a.get("heldout", a), b.get("heldout", b)
+        assert a.get("loss", a.get("total")) == pytest.approx(b.get("loss", b.get("total")), rel=2e-4)
+        assert a.get("grad_norm", 0) == pytest.approx(b.get("grad_norm", 0), rel=2e-2)
+        assert set(a["streams"]) == set(b["streams"])
+    for name, weight in safetensors.torch.load_file(load(found).path / "model.safetensors").items():
+        other = load(expected).model.state_dict()[name]
+        torch.testing.assert_close(weight, other, rtol=2e-2, atol=4e-3, msg=name)
+    assert load(found).progress.position == load(expected).progress.position
+    assert load(found).progress.tokens == load(expected).progress.tokens
+
+
+def test_parts_of_a_batch_add_up_to_the_whole(write_corpus: Write, trunk: Path, tmp_path: Path) -> None:
+    """Also where the rows do not divide evenly, and a part has none."""
+    corpus = write_corpus()
+    train(settings(steps=4), [corpus], trunk, tmp_path / "whole", lambda line: None)
+    train(settings(steps=4, accumulate=3), [corpus], trunk, tmp_path / "parts", lambda line: None)
+    assert_same(tmp_path / "parts", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_one_two_and_one_process_are_one_run(write_corpus: Write, trunk: Path, tmp_path: Path, parallel: str) -> None:
+    """Begun alone, gone on with by two processes, and ended alone: the losses and weights of one process all the way."""
+    corpus = write_corpus()
+    model = {"model": LORA, "train_text_embeddings": False} if parallel == "ddp" else {}
+    train(settings(steps=6, **model), [corpus], trunk, tmp_path / "alone", lambda line: None)
+    out = tmp_path / "varied"
+    train(settings(steps=2, **model), [corpus], trunk, out, lambda line: None)
+    said = torchrun(settings(steps=4, parallel=parallel, accumulate=2, **model), trunk, out, corpus)
+    assert said.count("step     3/4") == 1  # one process speaks
+    assert "over 2 processes" in said
+    train(settings(steps=6, **model), [corpus], trunk, out, lambda line: None)
+    kept = [entry for entry in steps_of(tmp_path / "alone") if "heldout" not in entry]
+    found = [entry for entry in steps_of(out) if "heldout" not in entry]
+    assert [entry["loss"] for entry in found] == pytest.approx([entry["loss"] for entry in kept], rel=2e-4)
+    assert load(out).progress.position == load(tmp_path / "alone").progress.position

@@ -1,0 +1,162 @@
+"""Heads for continuous targets: a Gaussian in the space of a frozen RVQ, and a flow for any latents.
+
+Shapes: N positions, D the trunk's width, d a latent's dimensions, R speech rows.
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from schemas.errors import UserError
+from training.options import FlowOptions, GaussianOptions
+
+
+class GaussianHead(nn.Module):
+    """TASLM's embedding variant (arXiv 2504.07053): what a word's codes add up to is predicted, and quantised again.
+
+    The target c is the sum of a position's code vectors, from the codebooks of the tokenizer, which stay as they are. With
+    mu = linear(hidden), a learnt log-variance v of each dimension, and z = mu + exp(v / 2) noise,
+
+        loss = 0.5 mean((z - c)^2) + 0.5 * 0.5 mean(exp(v) + (mu - c)^2 - 1 - v)
+
+    Sampled z go through the residual quantiser, level by level, and the codes found are the next input.
+    """
+
+    codebooks: Tensor
+
+    def __init__(self, width: int, sizes: list[int], options: GaussianOptions, random: torch.Generator) -> None:
+        """`sizes`: tokens of each of the R speech rows."""
+        super().__init__()
+        if len(set(sizes)) != 1:
+            raise ValueError(f"a Gaussian head needs codebooks of one size, and the layout has {sizes}")
+        self.register_buffer("codebooks", torch.zeros(len(sizes), sizes[0], options.dim))
+        self.mean = nn.Linear(width, options.dim)
+        self.log_variance = nn.Parameter(torch.zeros(options.dim))
+        self.project = nn.Linear(options.dim, width)  # of a vector that comes in
+        with torch.no_grad():
+            self.mean.weight.normal_(0, width**-0.5, generator=random)
+            self.project.weight.normal_(0, options.dim**-0.5, generator=random)
+            self.mean.bias.zero_()
+            self.project.bias.zero_()
+
+    def load_codebooks(self, options: GaussianOptions, target_std: float) -> None:
+        """Take the codebooks from the file that the options name, and start `project` at the scale of the trunk's embedding.
+
+        Raises UserError where they are not those of the layout's stream.
+        """
+        try:
+            with safe_open(str(Path(options.codebooks).expanduser()), framework="pt") as file:
+                found = file.get_tensor(options.tensor)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"train.model.latent.codebooks: {options.codebooks}: {error}") from None
+        expected = tuple(self.codebooks.shape)
+        if found.dim() != 3 or found.shape[0] < expected[0] or tuple(found.shape[1:]) != expected[1:]:
+            raise UserError(
+                f"{options.codebooks}: {options.tensor} is {list(found.shape)}, and the layout needs {list(expected)} "
+                "(rows, codes, train.model.latent.dim)"
+            )
+        with torch.no_grad():
+            self.codebooks.copy_(found[: expected[0]])
+            total = self.codebooks.float().var(1).sum(0).mean().sqrt()
+            self.project.weight.mul_(target_std / total.clamp(min=1e-6))
+
+    def vectors(self, ids: Tensor, there: Tensor) -> Tensor:
+        """Ids `[..., R]`, of which those `there` are tokens -> the sum of their code vectors, `[..., d]`."""
+        rows = torch.arange(len(self.codebooks), device=ids.device)
+        return (self.codebooks[rows, ids.where(there, 0)] * there[..., None]).sum(-2)
+
+    def losses(self, states: Tensor, target: Tensor, noise: Tensor) -> Tensor:
+        """Of states `[N, D]`, targets `[N, d]` and standard normal noise `[N, d]`: `[N]`."""
+        mean, log_variance = self.mean(states).float(), self.log_variance.float()
+        z = mean + (0.5 * log_variance).exp() * noise
+        divergence = 0.5 * (log_variance.exp() + (mean - target) ** 2 - 1 - log_variance)
+        return 0.5 * ((z - target) ** 2).mean(-1) + 0.5 * divergence.mean(-1)
+
+    def sample(self, state: Tensor, temperature: float, random: torch.Generator) -> Tensor:
+        """A latent `[d]` for a state `[D]`; the mean where the temperature is 0."""
+        mean = self.mean(state).float().cpu()
+        noise = torch.randn(mean.shape, generator=random) * temperature
+        return mean + (0.5 * self.log_variance.detach().float().cpu()).exp() * noise
+
+    def nearest(self, level: int, residual: Tensor, ids: Tensor) -> int:
+        """The id among `ids` (int64 `[n]`) whose code vector is nearest to what is left of a latent, `[d]`."""
+        vectors = self.codebooks[level][ids].to(residual.device)
+        return int(ids[(vectors - residual).square().sum(-1).argmin()])
+
+
+class _Block(nn.Module):
+    """A residual MLP, its norm shifted and scaled by a condition (adaLN-zero, arXiv 2212.09748)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.condition = nn.Linear(width, 3 * width)
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        nn.init.zeros_(self.condition.weight)
+        nn.init.zeros_(self.condition.bias)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        shift, scale, gate = self.condition(F.silu(condition)).chunk(3, dim=-1)
+        return x + gate * self.mlp(self.norm(x) * (1 + scale) + shift)
+
+
+class FlowHead(nn.Module):
+    """Flow matching with a small MLP, as the heads of MAR (arXiv 2406.11838) and of CALM (arXiv 2509.06926).
+
+    On the straight way `x_t = (1 - t) noise + t latent` the MLP learns the velocity `latent - noise` given t and the trunk's
+    hidden state; several t are drawn for a position, since the MLP is cheap beside the trunk. Sampling follows the velocity from
+    noise in equal Euler steps (arXiv 2210.02747). Latents are expected to be normalised to mean 0 and variance 1.
+    """
+
+    def __init__(self, width: int, options: FlowOptions, random: torch.Generator) -> None:
+        super().__init__()
+        self.options = options
+        inner = options.width
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(2**31, (1,), generator=random)))
+            self.project = nn.Linear(options.dim, width)  # of a latent that comes in
+            self.state = nn.Linear(width, inner)
+            self.time = nn.Sequential(nn.Linear(2 * _FREQUENCIES, inner), nn.SiLU(), nn.Linear(inner, inner))
+            self.start = nn.Linear(options.dim, inner)
+            self.blocks = nn.ModuleList(_Block(inner) for _ in range(options.depth))
+            self.norm = nn.LayerNorm(inner)
+            self.end = nn.Linear(inner, options.dim)
+        nn.init.zeros_(self.end.weight)
+        nn.init.zeros_(self.end.bias)
+
+    def velocity(self, x: Tensor, time: Tensor, states: Tensor) -> Tensor:
+        """At points x `[N, d]` and times `[N]` given states `[N, D]`: `[N, d]`."""
+        condition = self.time(_waves(time)) + self.state(states)
+        hidden = self.start(x)
+        for block in self.blocks:
+            hidden = block(hidden, condition)
+        return self.end(self.norm(hidden)).float()
+
+    def losses(self, states: Tensor, target: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+        """Of states `[N, D]`, targets `[N, d]`, noise `[N, M, d]` and times `[N, M]` in 0..1: means over M and d, `[N]`."""
+        n, m, dim = noise.shape
+        t = times[..., None]
+        x = (1 - t) * noise + t * target[:, None]
+        states = states[:, None].expand(-1, m, -1).reshape(n * m, -1)
+        found = self.velocity(x.reshape(n * m, dim), times.reshape(-1), states).view(n, m, dim)
+        return (found - (target[:, None] - noise)).square().mean((1, 2))
+
+    def sample(self, states: Tensor, random: torch.Generator, temperature: float = 1.0) -> Tensor:
+        """Latents `[N, d]` for states `[N, D]`. `temperature` scales the noise that the way begins with."""
+        x = torch.randn(len(states), self.options.dim, generator=random).to(states.device) * temperature
+        for step in range(self.options.steps):
+            time = torch.full((len(states),), step / self.options.steps, device=states.device)
+            x = x + self.velocity(x, time, states) / self.options.steps
+        return x
+
+
+_FREQUENCIES = 32
+
+
+def _waves(time: Tensor) -> Tensor:
+    """Times `[N]` in 0..1 as sines and cosines `[N, 2 * _FREQUENCIES]`."""
+    angles = time[:, None] * 1000.0 ** torch.linspace(0, 1, _FREQUENCIES, device=time.device)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)

@@ -27,6 +27,7 @@ setup(
         "gcp": ["apache-beam[gcp]==2.77.0"],
         # torchaudio and torchcodec stay out of the core: a torchaudio that does not load breaks transformers.
         "tts": ["coqui-tts==0.28.0", "torchaudio==2.11.0", "torchcodec==0.13.0"],
+        "train": ["peft==0.21.2", "tensorboard==2.21.0"],
         "faster-whisper": ["faster-whisper==1.2.1", "ctranslate2==4.8.5"],
         "dev": requirements("dev.in"),
     },

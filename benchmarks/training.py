@@ -1,0 +1,255 @@
+"""The trainer: against Hugging Face's, the loader alone, model FLOPs utilisation, and held-out curves of several layouts.
+
+python -m benchmarks.training compare CORPUS --trunk FOLDER     tokens/s, same model, rows and steps, in turns
+python -m benchmarks.training loader CORPUS --trunk FOLDER      tokens/s of the loader alone, and padding
+python -m benchmarks.training mfu --size 1b --device cuda       MFU on a random trunk; --size tiny tries it on a CPU
+python -m benchmarks.training curves CORPUS --trunk FOLDER --layouts taste,codec --out docs/images/layouts.png
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.common import machine, table
+from training.checkpoint import build
+from training.layouts import make
+from training.loader import Loader, Position, open_corpora
+from training.model import HybridLM, load_trunk
+from training.options import TrainOptions
+from training.packing import Batch, Piece, collate
+from training.text import load_text
+from training.train import make_optimizer, train
+
+SIZES = {"tiny": (64, 2, 4, 176, 1000), "1b": (2048, 16, 32, 8192, 128256)}
+"""Width, layers, heads, inner width, vocabulary; 1b is the shape of Llama-3.2-1B."""
+
+
+def settings(options: argparse.Namespace) -> TrainOptions:
+    return TrainOptions.model_validate(
+        {
+            "layout": {"name": options.layout},
+            "seq_len": options.seq_len,
+            "batch_tokens": options.batch_tokens,
+            "trunk_layers": options.layers,
+            "trunk": str(options.trunk),
+        }
+    )
+
+
+def opened(options: argparse.Namespace) -> tuple[Loader, TrainOptions]:
+    given = settings(options)
+    corpora, cards = open_corpora([options.corpus], given)
+    text = load_text(options.trunk)
+    return Loader(corpora, make(given.layout, text.vocabulary, cards), text, given), given
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Three ways with the same rows, in turns: one padded row an utterance in HF Trainer, packed rows in HF Trainer, and ours."""
+    from transformers import Trainer, TrainingArguments
+
+    loader, given = opened(options)
+    packed = [batch for batch, _ in islice(loader.train(Position()), options.steps)]
+    sequences = [s for s in loader.sequences(range(loader.n_shards), "train") if len(s.inputs) <= given.seq_len]
+    mean = np.mean([len(s.inputs) for s in sequences])
+    n = max(1, round(given.batch_tokens / mean))
+    order = np.random.default_rng(0).permutation(len(sequences))
+    groups = [[sequences[i % len(sequences)] for i in order[k * n : (k + 1) * n]] for k in range(len(order) // n)]
+
+    def padded(group: list[Any]) -> Batch:
+        length = max(len(s.inputs) for s in group)
+        return collate([[Piece(s, 0, len(s.inputs))] for s in group], length)
+
+    alone = [padded(groups[k % len(groups)]) for k in range(options.steps)]
+
+    class Wrapped(torch.nn.Module):
+        """What HF Trainer takes: keyword arguments in, a loss out."""
+
+        def __init__(self, model: HybridLM) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, batch: Batch) -> dict[str, Any]:
+            return {"loss": self.model(batch)[0]}
+
+    def theirs(batches: list[Batch]) -> float:
+        model = build(load_trunk(options.trunk, options.layers), loader.layout, given)
+        make_optimizer(model, given)  # freezes the same weights
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = TrainingArguments(
+                output_dir=folder,
+                per_device_train_batch_size=1,
+                max_steps=len(batches),
+                save_strategy="no",
+                report_to=[],
+                logging_steps=10,
+                disable_tqdm=True,
+                use_cpu=True,
+                learning_rate=given.lr,
+                remove_unused_columns=False,
+            )
+            trainer = Trainer(Wrapped(model), arguments, train_dataset=batches, data_collator=lambda b: {"batch": b[0]})
+            started = time.perf_counter()
+            trainer.train()
+            return sum(b.n_positions for b in batches) / (time.perf_counter() - started)
+
+    def ours() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            run = given.model_copy(update={"steps": options.steps, "eval_every": 0, "save_every": 10**6})
+            train(run, [options.corpus], options.trunk, Path(folder), lambda line: None)
+            steps = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
+        seconds = sum(1 / entry["tokens_per_s"] for entry in steps) / len(steps)
+        return 1 / seconds
+
+    ways = {"HF Trainer, padded": lambda: theirs(alone), "HF Trainer, packed": lambda: theirs(packed), "antiphon": ours}
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(options.repeats):
+        for name, way in ways.items():
+            found[name].append(way())
+    best = {name: float(np.median(values)) for name, values in found.items()}
+    rows = [[name, f"{v:.0f}", f"{best['antiphon'] / v:.2f}"] for name, v in best.items()]
+    print(table(["way", "tokens/s", "antiphon is times as fast"], rows))
+    filled = sum(b.n_positions for b in alone) / sum(b.documents.size for b in alone)
+    print(
+        f"{options.steps} steps, median of {options.repeats}; padded batches of {n} rows are {1 - filled:.1%} padding"
+    )
+
+
+def feed(options: argparse.Namespace) -> None:
+    loader, _ = opened(options)
+    counted, size, audio_s = 0, 0, 0.0
+    started = time.perf_counter()
+    for batch, place in loader.train(Position()):
+        if place.epoch:
+            break
+        counted, size, audio_s = counted + batch.n_positions, size + batch.documents.size, audio_s + batch.audio_s
+    seconds = time.perf_counter() - started
+    print(
+        f"first pass: {counted} tokens, {audio_s:.0f} s of sound in {seconds:.2f} s: {counted / seconds:.0f} tokens/s"
+    )
+    print(f"padding {1 - counted / size:.2%}")
+
+
+def mfu(options: argparse.Namespace) -> None:
+    """Steps on random ids, documents of 100 to 400 positions packed: what the step's own log line says of a long run."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from training.flops import Flops, peak_flops
+    from training.layouts.base import Row
+
+    width, layers, heads, inner, vocabulary = SIZES[options.size]
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=max(1, heads // 4),
+        intermediate_size=inner,
+        tie_word_embeddings=True,
+    )
+    device = torch.device(options.device)
+    rows = (
+        Row("text", vocabulary, ("pad", "epad", "bos", "eos")),
+        *(Row(f"codec_{k}", 2048, ("pad",)) for k in range(8)),
+    )
+    with device:
+        trunk = LlamaForCausalLM(config)
+    model = HybridLM(trunk, rows, 1.0, 1.0).to(device)
+    if device.type == "cuda":
+        model.trunk.set_attn_implementation("flex_attention")
+    if options.compile:
+        for layer in model.trunk.get_decoder().layers:
+            layer.compile()
+    optimizer = make_optimizer(model, TrainOptions(train_text_embeddings=True))
+    random = np.random.default_rng(0)
+    shape = (max(1, options.batch_tokens // options.seq_len), options.seq_len)
+    inputs = np.stack([random.integers(0, row.size, shape) for row in rows], axis=-1)
+    quiet = random.random(shape) < 0.65  # Moshi's share of PAD in the text row
+    inputs[..., 0][quiet] = rows[0].special("pad")
+    documents = np.stack(
+        [np.repeat(np.arange(200), random.integers(100, 400, 200))[: shape[1]] for _ in range(shape[0])]
+    )
+    labels = np.roll(inputs, -1, axis=1)
+    positions = np.stack([np.arange(shape[1]) - np.searchsorted(d, d) for d in documents])
+    weights = np.ones(inputs.shape, np.float32)
+    batch = Batch(inputs, labels, weights, documents, positions, [], 0.0)
+    flops, peak = Flops(model).step(batch), peak_flops(device)
+    times = []
+    for _ in range(options.steps):
+        started = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            loss, _ = model(batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        loss.item()
+        times.append(time.perf_counter() - started)
+    seconds = float(np.median(times[len(times) // 2 :]))
+    share = f"MFU {flops / seconds / peak:.1%}" if peak else "no peak known for this device"
+    print(f"{batch.n_positions / seconds:.0f} tokens/s, {flops / seconds / 1e12:.2f} TFLOP/s, {share}")
+    if device.type == "cuda":
+        print(f"peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB on {torch.cuda.get_device_name()}")
+
+
+def curves(options: argparse.Namespace) -> None:
+    """Train each layout and draw its held-out losses by stream."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = options.layouts.split(",")
+    _, panels = pyplot.subplots(1, len(names), figsize=(4.2 * len(names), 3.4), squeeze=False)
+    for name, panel in zip(names, panels[0], strict=True):
+        given = settings(argparse.Namespace(**(vars(options) | {"layout": name})))
+        every = max(1, options.steps // 8)
+        out = Path(options.work) / name
+        run = given.model_copy(update={"steps": options.steps, "eval_every": every, "save_every": every})
+        train(run, [options.corpus], options.trunk, out)
+        entries = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+        reports = [entry["heldout"] for entry in entries if "heldout" in entry]
+        for stream in reports[0]["streams"]:
+            panel.plot([r["step"] for r in reports], [r["streams"][stream]["loss"] for r in reports], label=stream)
+        panel.set(title=f"layout {name}", xlabel="step", ylabel="held-out loss, nats")
+        panel.legend(fontsize=7)
+    pyplot.tight_layout()
+    Path(options.out).parent.mkdir(parents=True, exist_ok=True)
+    pyplot.savefig(options.out, dpi=110)
+    print(f"drawn in {options.out}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("compare", "loader", "mfu", "curves"):
+        p = commands.add_parser(name)
+        p.add_argument("--seq-len", type=int, default=256)
+        p.add_argument("--batch-tokens", type=int, default=1024)
+        p.add_argument("--steps", type=int, default=20)
+        if name == "mfu":
+            p.add_argument("--size", choices=sorted(SIZES), default="tiny")
+            p.add_argument("--device", default="cpu")
+            p.add_argument("--compile", action="store_true")
+            continue
+        p.add_argument("corpus")
+        p.add_argument("--trunk", type=Path, required=True)
+        p.add_argument("--layers", type=int, default=None)
+        p.add_argument("--layout", default="taste")
+        p.add_argument("--repeats", type=int, default=3)
+        if name == "curves":
+            p.add_argument("--layouts", default="taste,codec")
+            p.add_argument("--out", default="docs/images/layouts.png")
+            p.add_argument("--work", default="layout-runs")
+    options = parser.parse_args()
+    print(machine("torch", "transformers"))
+    {"compare": compare, "loader": feed, "mfu": mfu, "curves": curves}[options.command](options)
+
+
+if __name__ == "__main__":
+    main()

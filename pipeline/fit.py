@@ -26,7 +26,7 @@ def run_fit(
     assignments: Sequence[str],
     say: Say = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> int:
-    """Fit `what` (units, codec, taste or align) on a corpus and write it to `out`. Returns the exit code.
+    """Fit `what` (units, codec, taste, sound or align) on a corpus and write it to `out`. Returns the exit code.
 
     Raises UserError: no corpus there, options that do not exist, too little data, a corpus without what the fit needs.
     """
@@ -85,6 +85,10 @@ def _fit(what: str) -> tuple[type[Options], Callable[..., Any]]:
         from transforms.align.fit import FitAlignOptions, fit_align
 
         return FitAlignOptions, fit_align
+    if what == "sound":
+        from transforms.taste.fit_sound import FitSoundOptions, fit_sound
+
+        return FitSoundOptions, fit_sound
     from transforms.taste.fit import fit_taste
     from transforms.taste.options import FitTasteOptions
 

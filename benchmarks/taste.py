@@ -176,7 +176,9 @@ def draw(durations: dict[str, np.ndarray], path: str) -> None:
             phrase = PHRASE[0] <= w < PHRASE[1]
             slow = name.startswith("slow") != (phrase and "phrase" in name)
             axes.barh(row, length, left=start, height=0.7, color="#4477aa" if slow else "#ee9944", edgecolor="white")
-            axes.text(start + length / 2, row, words[w], ha="center", va="center", fontsize=7, rotation=0 if slow else 60)
+            axes.text(
+                start + length / 2, row, words[w], ha="center", va="center", fontsize=7, rotation=0 if slow else 60
+            )
         first, last = starts[PHRASE[0]], starts[PHRASE[1] - 1] + lengths[PHRASE[1] - 1]
         axes.plot([first, first, last, last], [row + 0.36, row + 0.44, row + 0.44, row + 0.36], color="black", lw=0.8)
     axes.set_yticks(range(len(durations)), list(durations))
@@ -209,7 +211,10 @@ def main() -> None:
         [name, f"{d[a:b].sum():.2f}", f"{d[:a].sum() + d[b:].sum():.2f}", f"{d.sum():.2f}"]
         for name, d in durations.items()
     ]
-    print(table(["codes (espeak-ng, 110 and 230 words a minute)", "phrase, s", "other words, s", "all, s"], rows), flush=True)
+    print(
+        table(["codes (espeak-ng, 110 and 230 words a minute)", "phrase, s", "other words, s", "all, s"], rows),
+        flush=True,
+    )
     if args.picture:
         draw(durations, args.picture)
     # Hardly two of those kept out read the same sentence: these readers may be among those fitted on.

@@ -26,7 +26,7 @@ def run_fit(
     assignments: Sequence[str],
     say: Say = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> int:
-    """Fit `what` (units, codec, taste, sound or align) on a corpus and write it to `out`. Returns the exit code.
+    """Fit `what` (units, codec, taste, sound, align, chars or overlap) on a corpus and write it to `out`. Returns the exit code.
 
     Raises UserError: no corpus there, options that do not exist, too little data, a corpus without what the fit needs.
     """
@@ -89,6 +89,14 @@ def _fit(what: str) -> tuple[type[Options], Callable[..., Any]]:
         from transforms.taste.fit_sound import FitSoundOptions, fit_sound
 
         return FitSoundOptions, fit_sound
+    if what == "chars":
+        from transforms.align.fit_chars import FitCharsOptions, fit_chars
+
+        return FitCharsOptions, fit_chars
+    if what == "overlap":
+        from transforms.speaker.fit_overlap import FitOverlapOptions, fit_overlap
+
+        return FitOverlapOptions, fit_overlap
     from transforms.taste.fit import fit_taste
     from transforms.taste.options import FitTasteOptions
 

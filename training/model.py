@@ -87,7 +87,7 @@ class HybridLM(nn.Module):
     @torch.no_grad()
     def _initialise(self, table: Tensor, random: torch.Generator) -> None:
         mean, std = table.float().mean(0), table.float().std(0)
-        for embedding, scale in ((self.text_special, 1.0), (self.speech, len(self._sizes) ** -0.5)):
+        for embedding, scale in ((self.text_special, 1.0), (self.speech, max(1, len(self._sizes)) ** -0.5)):
             noise = torch.randn(embedding.weight.shape, generator=random)
             embedding.weight.copy_((mean + std * noise) * scale)
         # Hidden states of trunks differ in size by orders; heads of zeros start from a uniform prediction on any of them.
@@ -118,43 +118,89 @@ class HybridLM(nn.Module):
         """`[..., D]` -> for each speech row, `[..., size + specials]`."""
         return list(self.speech_head(hidden).split(self._sizes, dim=-1))
 
+    def label_losses(self, batch: Batch) -> "LabelLosses":
+        """The loss of every label of a batch, and what is needed to weigh them. Runs the model once."""
+        device = self.text_special.weight.device
+        labels = torch.from_numpy(batch.labels).to(device)
+        weights = torch.from_numpy(batch.weights).to(device)
+        hidden = self.batch_hidden(batch)
+        learnt = labels != IGNORE
+        losses = torch.zeros(labels.shape, device=device)
+
+        at = learnt[..., 0].nonzero(as_tuple=True)
+        target, states = labels[..., 0][at], hidden[at]
+        is_token = target < self.vocab_size
+        kind = (target - self.vocab_size).where(~is_token, len(self.rows[0].specials))
+        kinds = F.cross_entropy(self.text_kind_head(states).float(), kind, reduction="none")
+        logits = self.trunk.get_output_embeddings()(states[is_token])
+        tokens = F.cross_entropy(logits.float(), target[is_token], reduction="none")
+        text = kinds.index_add(0, is_token.nonzero()[:, 0], tokens)
+        losses = losses.index_put((*at, torch.zeros_like(target)), text)
+
+        at = learnt[..., 1:].any(-1).nonzero(as_tuple=True)
+        target, states = labels[at][:, 1:], hidden[at]
+        for r, logits in enumerate(self.speech_logits(states), start=1):
+            row = F.cross_entropy(logits.float(), target[:, r - 1], reduction="none", ignore_index=IGNORE)
+            losses = losses.index_put((*at, torch.full_like(at[0], r)), row)
+        return LabelLosses(self.rows, losses, learnt, weights, kinds, tokens)
+
     def loss(self, batch: Batch) -> tuple[Tensor, StreamLosses]:
         """The weighted loss of a batch, and the plain losses by stream.
 
         In each of the two groups, text and speech, losses are averaged with the labels' weights (Moshi's way); the total is
-        `text_weight` times the one plus `speech_weight` times the other (TASLM's way).
+        `text_weight` times the one plus `speech_weight` times the other (TASLM's way). Some batches bring a loss of their own.
         """
+        if (own := batch.loss(self)) is not None:
+            return own
+        found = self.label_losses(batch)
+        total = self.text_weight * _mean(found.losses[..., 0], found.weights[..., 0])
+        if len(self.rows) > 1:
+            total = total + self.speech_weight * _mean(found.losses[..., 1:], found.weights[..., 1:])
+        return total, found.by_stream()
+
+    def batch_hidden(self, batch: Batch) -> Tensor:
+        """The trunk's last hidden state `[B, S, D]` of a batch, no document seeing another."""
         device = self.text_special.weight.device
-        inputs, labels = torch.from_numpy(batch.inputs).to(device), torch.from_numpy(batch.labels).to(device)
-        weights = torch.from_numpy(batch.weights).to(device)
         mask = torch.from_numpy(may_attend(batch.documents))[:, None].to(device)
         # An additive mask is what every attention implementation takes.
         blocked = torch.zeros(mask.shape, device=device).masked_fill(~mask, torch.finfo(torch.float32).min)
         positions = torch.from_numpy(batch.positions).to(device)
-        hidden = self.hidden(inputs, attention_mask=blocked, position_ids=positions, use_cache=False)
+        inputs = torch.from_numpy(batch.inputs).to(device)
+        return self.hidden(inputs, attention_mask=blocked, position_ids=positions, use_cache=False)
 
-        losses = StreamLosses()
-        learnt = labels[..., 0] != IGNORE
-        target, weight, states = labels[..., 0][learnt], weights[..., 0][learnt], hidden[learnt]
-        is_token = target < self.vocab_size
-        kind = (target - self.vocab_size).where(~is_token, len(self.rows[0].specials))
-        text = F.cross_entropy(self.text_kind_head(states).float(), kind, reduction="none")
-        losses.add("pad", text)
-        logits = self.trunk.get_output_embeddings()(states[is_token])
-        token = F.cross_entropy(logits.float(), target[is_token], reduction="none")
-        losses.add("text", token)
-        total = self.text_weight * _mean(text.index_add(0, is_token.nonzero()[:, 0], token), weight)
 
-        learnt = (labels[..., 1:] != IGNORE).any(-1)
-        target, weight = labels[learnt][:, 1:], weights[learnt][:, 1:]
-        speech = []
-        for r, logits in enumerate(self.speech_logits(hidden[learnt])):
-            row = F.cross_entropy(logits.float(), target[:, r], reduction="none", ignore_index=IGNORE)
-            losses.add(self.rows[1 + r].name, row[target[:, r] != IGNORE])
-            speech.append(row)
-        if speech:
-            total = total + self.speech_weight * _mean(torch.stack(speech, dim=1), weight)
-        return total, losses
+@dataclass
+class LabelLosses:
+    """Cross-entropies in nats of single labels, that is their negative log-probabilities, with their gradients.
+
+    Attributes:
+        rows: the layout's. losses: float `[B, S, R]`, 0 where nothing is learnt; the text row's is that of the special or token
+            as `text_log_probs` gives it. learnt: bool `[B, S, R]`. weights: float32 `[B, S, R]`, the labels' within their group.
+        text_kinds, text_tokens: the two parts of the text row's losses, `[n]` over its labels and `[m]` over its tokens.
+    """
+
+    rows: tuple[Row, ...]
+    losses: Tensor
+    learnt: Tensor
+    weights: Tensor
+    text_kinds: Tensor
+    text_tokens: Tensor
+
+    def by_stream(self) -> StreamLosses:
+        """Sums and counts by stream."""
+        streams = StreamLosses()
+        streams.add("pad", self.text_kinds)
+        streams.add("text", self.text_tokens)
+        for r, row in enumerate(self.rows[1:], start=1):
+            streams.add(row.name, self.losses[..., r][self.learnt[..., r]])
+        return streams
+
+    def by_document(self, documents: Tensor) -> Tensor:
+        """Sums of unweighted losses `[B, n_documents, R]` over the documents `[B, S]` of each packed row, as in `Batch`."""
+        n_documents = int(documents.max()) + 1 if documents.numel() else 0
+        index = documents.clamp(min=0)[..., None].expand(self.losses.shape)
+        summed = self.losses.new_zeros((len(documents), n_documents, self.losses.shape[-1]))
+        return summed.scatter_add(1, index, self.losses)
 
 
 def _mean(losses: Tensor, weights: Tensor) -> Tensor:

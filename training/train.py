@@ -23,6 +23,7 @@ import torch
 from schemas import Tokenizer
 from schemas.errors import UserError
 from training.checkpoint import Checkpoint, build, load, load_state, newest, save, sweep
+from training.dpo import DpoTask
 from training.evaluate import held_out_losses
 from training.layouts import make
 from training.loader import Loader, Position, check_cards, open_corpora
@@ -73,18 +74,22 @@ def train(
     device = torch.device(options.device)
 
     # ---- data, model, optimizer: new, or as the last checkpoint left them
-    opened, cards = open_corpora(corpora, options)
-    fingerprints = tuple(corpus.fingerprint for corpus in opened)
+    if options.dpo and corpora:
+        raise UserError("train.dpo learns preferences and no corpus: leave it out, or use `antiphon dpo`")
+    task = DpoTask(options, options.dpo) if options.dpo else None
+    opened, cards = ([], task.cards) if task else open_corpora(corpora, options)
+    fingerprints = task.fingerprints if task else tuple(corpus.fingerprint for corpus in opened)
     sweep(out)
     last = newest(out)
-    run = _resume(last, options, cards, say) if last else _begin(options, cards, trunk)
+    begin = task.begin if task else lambda: _begin(options, cards, trunk)
+    run = _resume(last, options, cards, say) if last else begin()
     if run.progress.corpora not in ((), fingerprints):
         warnings.warn(
             f"the corpora changed since {last}: going on with the next pass over what they hold now", stacklevel=2
         )
         run.progress = replace(run.progress, position=Position(run.progress.position.epoch + 1))
     run.progress = replace(run.progress, corpora=fingerprints)
-    loader = Loader(opened, run.layout, run.text, options)
+    loader = task.loader() if task else Loader(opened, run.layout, run.text, options)
     model = run.model.to(device).train()
     optimizer = make_optimizer(model, options)
     if last:

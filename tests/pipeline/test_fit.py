@@ -88,6 +88,17 @@ def test_a_phone_classifier_is_written_and_aligns(corpus: Path, tmp_path: Path, 
     assert [w.text for w in said.words] == clip.text.lower().split()
 
 
+def test_a_head_of_letters_and_an_overlap_detector_are_written(corpus: Path, tmp_path: Path) -> None:
+    from transforms.align.head import Head
+
+    small = ["epochs=1", "heldout_every=3", "width=16"]
+    for what, kind, more in (("chars", "letters", []), ("overlap", "voices", ["hours=0.005", "length_s=4"])):
+        out = tmp_path / f"{what}.safetensors"
+        sets = [word for s in small + more for word in ("--set", s)]
+        assert main(["fit", what, str(corpus), "--out", str(out), *sets]) == 0
+        assert Head.load(out, "whisper-tiny", kind).about["data"].startswith("6 utterances")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

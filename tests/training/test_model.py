@@ -176,3 +176,24 @@ def test_the_default_trunk(sentences: list[str], write_corpus: Callable[..., Pat
         optimizer.zero_grad()
         losses.append(loss.item())
     assert losses[1] < losses[0]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda o: o.name)
+@torch.no_grad()
+def test_losses_of_labels_are_their_negative_log_probabilities(
+    build: Callable[..., tuple[HybridLM, Batch, Loader]], layout: LayoutOptions
+) -> None:
+    model, batch, _ = build(layout)
+    found = model.label_losses(batch)
+    hidden = model.batch_hidden(batch)
+    scores = [model.text_log_probs(hidden), *(logits.log_softmax(-1) for logits in model.speech_logits(hidden))]
+    labels = torch.from_numpy(batch.labels)
+    assert torch.equal(found.learnt, labels != IGNORE)
+    for r, log_probs in enumerate(scores):
+        expected = -log_probs.gather(-1, labels[..., r, None].clamp(min=0))[..., 0] * found.learnt[..., r]
+        torch.testing.assert_close(found.losses[..., r], expected, rtol=1e-4, atol=1e-4)
+    summed = found.by_document(torch.from_numpy(batch.documents))
+    assert summed.shape == (1, 4, len(model.rows))
+    torch.testing.assert_close(summed.sum(1), found.losses.sum(1), rtol=1e-4, atol=1e-3)
+    first = torch.from_numpy(batch.documents[0] == 0)
+    torch.testing.assert_close(summed[0, 0], found.losses[0, first].sum(0), rtol=1e-4, atol=1e-3)

@@ -86,15 +86,16 @@ def test_a_sentence_is_said_again_every_word_of_it(embedded: Speech, speech: lis
         embedded.say(text, codes[:1], voice)
 
 
-def test_slow_codes_make_a_sentence_slow(embedded: Speech) -> None:
+def test_the_speed_of_a_sentence_follows_its_codes(embedded: Speech) -> None:
+    from schemas import Utterance
     from transforms.espeak import speak
     from transforms.resample import resample
 
-    text = "We met in the garden and talked about the old house"
-    voice = embedded.decoder.voice.numpy()
+    text = "We met in the garden and talked about the old house near the river"
+    read = [speak(text + ".", words_per_minute=wpm) for wpm in (110, 230)]
+    voice = embedded.voice(Utterance("tts", -1, 0, len(read[0][0]), *read[0]))
     seconds = []
-    for wpm in (110, 230):
-        samples, rate_hz = speak(text, words_per_minute=wpm)
+    for samples, rate_hz in read:
         codes = embedded.model.codes(resample(samples, rate_hz, 16000), text, "en")
         seconds.append(np.mean([len(embedded.say(text, codes, voice, Drawing(seed=s)).frames) / 50 for s in range(3)]))
     assert seconds[0] > 1.15 * seconds[1]

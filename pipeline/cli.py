@@ -206,7 +206,7 @@ def parser() -> argparse.ArgumentParser:
     )
 
     p = command("fit", "fit a tokenizer, a head of the aligners, or the overlap detector, on a corpus")
-    p.add_argument("what", choices=["units", "bpe", "codec", "taste", "align", "chars", "overlap"])
+    p.add_argument("what", choices=["units", "bpe", "codec", "taste", "sound", "align", "chars", "overlap"])
     p.add_argument("corpus", metavar="CORPUS")
     p.add_argument(
         "--out", required=True, metavar="FILE", help="the .safetensors file to write (bpe: .json; taste: a folder)"
@@ -243,8 +243,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", required=True, metavar="FOLDER", help="checkpoints and log")
     _assignments(p, "beta=0.1, pairs=4, steps=100, lr=5e-5 ...; `antiphon config train` prints all")
 
-    p = command("speak", "let a trained model go on from a prompt, and write what it says as text and sound")
-    p.add_argument("checkpoint", metavar="CHECKPOINT")
+    p = command(
+        "speak", "let a trained model go on from a prompt, or a row's TASTE codes be said again; write text and sound"
+    )
+    p.add_argument("checkpoint", metavar="CHECKPOINT", help="folder of `antiphon train`; with --from taste, a corpus")
     p.add_argument("--text", default="", help="what it shall say first")
     p.add_argument("--out", required=True, metavar="WAV", help="the wav file to write")
     p.add_argument("--max-s", type=float, default=8.0, help="seconds of speech at the most (default 8)")
@@ -252,6 +254,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--temperature", type=float, default=0.8, help="of sampling; 0 takes the likeliest token (default 0.8)"
     )
+    p.add_argument(
+        "--from", dest="source", choices=["model", "taste"], default="model", help="what speaks (default model)"
+    )
+    p.add_argument("--id", help="with --from taste: the row to say, by its id or the start of it")
+    p.add_argument(
+        "--codes-of", metavar="ID", help="with --from taste: say it with the codes of this row, word for word"
+    )
+    p.add_argument("--text-only", action="store_true", help="with --from taste: say it without codes")
     return top
 
 

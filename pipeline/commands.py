@@ -251,6 +251,27 @@ def _aside(line: str) -> None:
 
 
 def speak(args: argparse.Namespace) -> int:
+    if args.source == "taste":
+        from pipeline.speak_taste import speak_row
+
+        if not args.id:
+            raise UserError("--from taste says one row of a corpus: name it with --id")
+        if args.codes_of and args.text_only:
+            raise UserError("--codes-of gives codes and --text-only takes them away: choose one")
+        print(
+            speak_row(
+                args.checkpoint,
+                args.id,
+                args.out,
+                codes_of=args.codes_of,
+                text_only=args.text_only,
+                seed=args.seed,
+                temperature=args.temperature,
+            )
+        )
+        return 0
+    if args.id or args.codes_of or args.text_only:
+        raise UserError("--id, --codes-of and --text-only go with --from taste")
     from pipeline.speak import speak as say
 
     spoken = say(args.checkpoint, args.text, args.out, max_s=args.max_s, seed=args.seed, temperature=args.temperature)

@@ -28,7 +28,7 @@ def run_fit(
     beam_args: Sequence[str] = (),
     say: Say = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> int:
-    """Fit `what` (units, bpe, codec, taste, align, chars or overlap) on a corpus and write it to `out`. Returns the exit code.
+    """Fit `what` (units, bpe, codec, taste, sound, align, chars or overlap) on a corpus and write it to `out`. Returns the exit code.
 
     Raises UserError: no corpus there, options that do not exist, too little data, a corpus without what the fit needs.
     """
@@ -112,6 +112,10 @@ def _fit(what: str) -> tuple[type[Options], Callable[..., Any]]:
         from transforms.align.fit import FitAlignOptions, fit_align
 
         return FitAlignOptions, fit_align
+    if what == "sound":
+        from transforms.taste.fit_sound import FitSoundOptions, fit_sound
+
+        return FitSoundOptions, fit_sound
     if what == "chars":
         from transforms.align.fit_chars import FitCharsOptions, fit_chars
 

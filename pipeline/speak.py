@@ -39,9 +39,9 @@ def speak(
 
     Args:
         checkpoint: a folder of `antiphon train`. max_s: seconds of sound at the most.
-        codec: name or path of the codec's weights; None for the name in the checkpoint.
+        codec: name or path of the codec's or the TASTE tokenizer's weights; None for the name in the checkpoint.
 
-    Raises UserError where the checkpoint's layout has no codec codes, or its codec cannot be found.
+    Raises UserError where nothing turns the layout's codes into sound, or their codec or tokenizer cannot be found.
     """
     import soundfile
 
@@ -49,16 +49,24 @@ def speak(
     from training.generate import Sampling, generate
 
     run = load(Path(checkpoint))
-    if run.layout.kind != "codec":
+    if run.layout.kind not in ("codec", "taste"):
         raise UserError(
             f"{run.path}: layout {run.layout.name} says {run.layout.kind} codes, which nothing here turns into sound; "
-            "train with `layout.name: codec` to hear the model"
+            "train with `layout.name: codec` or `taste` to hear the model"
         )
-    options = codec_options(run.cards["codec"], codec)
-    said = generate(run, text, max_s=max_s, sampling=Sampling(temperature=temperature, seed=seed))
-    # Of two speakers, the model's own; frames in which it is silent have no codes.
-    codes = said.codes[: len(run.cards["codec"].sizes)]
-    samples, rate_hz = sound(options, codes[:, (codes >= 0).all(axis=0)])
+    sampling = Sampling(temperature=temperature, seed=seed)
+    if run.layout.kind == "taste":
+        from pipeline.speak_taste import sound_of_words, speech_of
+
+        speech = speech_of(run.cards["taste"], codec)
+        said = generate(run, text, max_s=max_s, sampling=sampling)
+        samples, rate_hz = sound_of_words(speech, said.words, said.codes, seed)
+    else:
+        options = codec_options(run.cards["codec"], codec)
+        said = generate(run, text, max_s=max_s, sampling=sampling)
+        # Of two speakers, the model's own; frames in which it is silent have no codes.
+        codes = said.codes[: len(run.cards["codec"].sizes)]
+        samples, rate_hz = sound(options, codes[:, (codes >= 0).all(axis=0)])
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(str(out), samples, rate_hz, subtype="PCM_16")
     unsaid = max(0, len(text.split()) - len(said.words))

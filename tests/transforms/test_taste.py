@@ -12,7 +12,7 @@ from schemas import Block, Reason, Utterance, Word
 from tests.conftest import Clip
 from transforms.taste.aggregator import Aggregator, encoder_states, word_mean
 from transforms.taste.examples import build, collate, split
-from transforms.taste.fit import FitTasteOptions, Trainer, fit_taste
+from transforms.taste.fit import FitTasteOptions, Trainer, fit_taste, voice
 from transforms.taste.model import TasteTokenizer, WrongTokenizer, load, read_card, save
 from transforms.taste.rvq import k_means
 from transforms.taste.stage import Taste, TasteOptions
@@ -35,7 +35,9 @@ def model(whisper) -> TasteTokenizer:
 
 def utterance(clip: Clip, text: str | None = None) -> Utterance:
     text = clip.text if text is None else text
-    words = [Word(word, 0.0, 0.0, 0.0, "interpolated") for word in text.split()]
+    said = text.split()
+    step_s = len(clip.samples) / clip.rate_hz / max(1, len(said))
+    words = [Word(word, i * step_s, (i + 1) * step_s, 0.0, "interpolated") for i, word in enumerate(said)]
     return Utterance(
         source=clip.path.name, channel=0, start=0, end=len(clip.samples), samples=clip.samples, rate_hz=clip.rate_hz,
         given=clip.line, language="en", text=text, words=words,
@@ -56,7 +58,7 @@ def with_units(speech, whisper) -> list[Utterance]:
 
 
 def options(folder, **more) -> FitTasteOptions:
-    small = {"n_units": N_UNITS, "levels": 3, "size": 16, "code_dim": 32, "batch": 2, "log_every": 5}
+    small = {"n_units": N_UNITS, "levels": 3, "size": 16, "code_dim": 32, "batch": 2, "log_every": 5, "speaker": None}
     return FitTasteOptions(folder=folder, data="six clips", **(small | more))
 
 
@@ -126,8 +128,8 @@ def test_word_mean_is_the_mean_over_each_words_subwords() -> None:
 
 
 def test_padding_a_batch_changes_no_word(model, with_units, tmp_path) -> None:
-    examples = build(with_units[:3], model, "en", print)
-    trainer = Trainer(model, options(tmp_path), 8.0)
+    examples = build(with_units[:3], model, "en", voice(None), print)
+    trainer = Trainer(model, options(tmp_path), 8.0, 1)
     with torch.no_grad():
         together = trainer.word_vectors(collate(examples))
         alone = torch.cat([trainer.word_vectors(collate([e])) for e in examples])
@@ -152,6 +154,7 @@ def test_a_small_fit_lowers_the_loss_and_tells_what_it_reached(fitted) -> None:
     assert len(losses) == 6
     assert losses[-1] < losses[0] - 1.0
     assert sum("eta" in line for line in said) == 6
+    assert not list(path.parent.glob("*.fit*"))
     figures = read_card(path)["figures"]
     assert figures["heldout_utterances"] == 1
     for mode in ("text", "plain", "quantised"):
@@ -182,8 +185,58 @@ def test_the_same_seed_gives_the_same_file(with_units, tmp_path) -> None:
     assert all(torch.equal(files[0][key], files[1][key]) for key in files[0])
 
 
+class Killed(BaseException):
+    """What no handler in the fit catches."""
+
+
+@pytest.mark.parametrize("at", [3, 5, 8])
+def test_a_fit_that_was_killed_goes_on_to_the_same_bytes(with_units, whisper, tmp_path, at) -> None:
+    small = {
+        "steps_text": 3,
+        "steps_plain": 2,
+        "steps_quantised": 4,
+        "steps_settle": 1,
+        "save_every": 2,
+        "log_every": 1,
+    }
+    whole = options(tmp_path / "whole", **small)
+    broken = options(tmp_path / "broken", **small)
+
+    def kill(line: str) -> None:
+        if f" {at}/9 " in line:
+            raise Killed
+
+    fit_taste(with_units, whole, lambda line: None)
+    with pytest.raises(Killed):
+        fit_taste(with_units, broken, kill)
+    assert [f.name for f in broken.folder.iterdir()] == ["antiphon-taste.fit"]
+    said: list[str] = []
+    fit_taste(with_units, broken, said.append)
+    assert f"going on after step {(at - 1) // 2 * 2}" in said
+    names = ["antiphon-taste-decoder.safetensors", "antiphon-taste.safetensors"]
+    assert sorted(f.name for f in broken.folder.iterdir()) == names
+    for name in names:
+        assert (broken.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+
+
+def test_a_checkpoint_of_another_fit_is_refused(with_units, tmp_path) -> None:
+    small = {"steps_text": 2, "steps_plain": 0, "steps_quantised": 0, "save_every": 1, "log_every": 1}
+
+    def kill(line: str) -> None:
+        if " 2/2 " in line:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit_taste(with_units, options(tmp_path, **small), kill)
+    with pytest.raises(ValueError, match="a fit with other options or data was interrupted here"):
+        fit_taste(with_units, options(tmp_path, **small, seed=1), lambda line: None)
+    (tmp_path / "antiphon-taste.fit").write_bytes(b"no checkpoint")
+    with pytest.raises(ValueError, match="remove it to begin again"):
+        fit_taste(with_units, options(tmp_path, **small), lambda line: None)
+
+
 def test_held_out_are_whole_speakers(model, with_units) -> None:
-    examples = build(with_units, model, "en", print)
+    examples = build(with_units, model, "en", voice(None), print)
     train, heldout = split(examples, 0.3)
     assert len(heldout) == 2
     assert not {e.speaker for e in train} & {e.speaker for e in heldout}
@@ -194,11 +247,11 @@ def test_held_out_are_whole_speakers(model, with_units) -> None:
 
 def test_fitting_needs_units_and_leaves_out_what_whisper_cannot_hold(model, speech, with_units) -> None:
     with pytest.raises(ValueError, match="no units; run the units stage"):
-        build([utterance(speech[0])], model, "en", print)
+        build([utterance(speech[0])], model, "en", voice(None), print)
     said: list[str] = []
     wordless = utterance(speech[0], "")
     wordless.units = wordless.unit_run_lengths = np.ones(3, dtype=np.uint16)
-    assert len(build([wordless, with_units[1]], model, "en", said.append)) == 1
+    assert len(build([wordless, with_units[1]], model, "en", voice(None), said.append)) == 1
     assert "no words" in said[0]
 
 

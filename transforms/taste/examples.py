@@ -1,7 +1,7 @@
-"""Utterances as examples to fit on: text tokens, units and cached encoder states; split by speaker, batched by length."""
+"""Utterances as examples to fit on: text tokens, units in words, cached encoder states; split by speaker, batched by length."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +11,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from schemas import Utterance
 from transforms.resample import resample
-from transforms.taste.aggregator import RATE_HZ
+from transforms.taste.aggregator import FRAME_HZ, RATE_HZ
+from transforms.taste.decoder import MAX_RUN, Spoken
 from transforms.taste.model import TasteTokenizer
 from transforms.taste.words import WordTokens
 
@@ -21,14 +22,19 @@ class Example:
     """One utterance.
 
     Attributes:
-        speaker: what is kept together when some are held out. tokens: N subwords of W words.
-        units, runs: int64 `[M]`. keys, values: float16 `[T, D]`; 77 MB for each hour of audio and 384 of D, for each of the two.
+        id: of the utterance. speaker: what is kept together when some are held out. tokens: N subwords of W words.
+        units, runs: int64 `[M]`, runs of MAX_RUN at most. ends: int64 `[W]`, how many units there are up to each word's end.
+        voice: float32 `[S]`, an embedding of the speaker.
+        keys, values: float16 `[T, D]`; 77 MB for each hour of audio and 384 of D, for each of the two.
     """
 
+    id: str
     speaker: str
     tokens: WordTokens
     units: Tensor
     runs: Tensor
+    ends: Tensor
+    voice: Tensor
     keys: Tensor
     values: Tensor
 
@@ -40,7 +46,8 @@ class Batch:
     Attributes:
         ids, valid: int64 and bool `[B, N]`. word_ids: int64, the word of each valid subword in row order, counted through the
             batch. n_words: words in the batch.
-        keys, values: float32 `[B, T, D]`. heard: bool `[B, T]`. units, runs: int64 `[B, M]`. lengths: int64 `[B]`.
+        keys, values: float32 `[B, T, D]`. heard: bool `[B, T]`. spoken: `[B, M]` each. lengths: int64 `[B]`, units of each.
+        voices: float32 `[B, S]`.
     """
 
     ids: Tensor
@@ -50,17 +57,26 @@ class Batch:
     keys: Tensor
     values: Tensor
     heard: Tensor
-    units: Tensor
-    runs: Tensor
+    spoken: Spoken
     lengths: Tensor
+    voices: Tensor
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
-        return replace(self, **{k: v.to(device) for k, v in self.__dict__.items() if isinstance(v, Tensor)})
+        moved = {k: v.to(device) for k, v in self.__dict__.items() if isinstance(v, Tensor)}
+        return replace(self, spoken=Spoken(*(x.to(device) for x in self.spoken)), **moved)
+
+
+Voice = Callable[[Utterance], np.ndarray]
+"""Utterance -> float32 `[S]`, an embedding of its speaker."""
 
 
 def build(
-    utterances: Iterable[Utterance], model: TasteTokenizer, language: str, say: Callable[[str], None]
+    utterances: Iterable[Utterance],
+    model: TasteTokenizer,
+    language: str,
+    voice: Voice,
+    say: Callable[[str], None],
 ) -> list[Example]:
     """Run the frozen encoder once over all utterances. Those without words or beyond Whisper's windows are left out, and said."""
     examples: list[Example] = []
@@ -72,16 +88,61 @@ def build(
             model.check(tokens, model.prefix(language))
             if not tokens.words:
                 raise ValueError("no words")
+            if len(tokens.words) != len(utterance.words):
+                raise ValueError(f"{len(tokens.words)} words, but times of {len(utterance.words)}")
+            units, runs = shorter_runs(utterance.units, utterance.unit_run_lengths)
+            ends = word_ends(runs, [word.start_s for word in utterance.words])
             keys, values = model.states(resample(utterance.samples, utterance.rate_hz, RATE_HZ))
         except ValueError as error:
             say(f"left out {utterance.id} ({utterance.source}): {error}")
             continue
-        speaker = str(utterance.given.get("speaker") or utterance.source)
-        units, runs = torch.from_numpy(utterance.units).long(), torch.from_numpy(utterance.unit_run_lengths).long()
-        examples.append(Example(speaker, tokens, units, runs, keys.half().cpu(), values.half().cpu()))
+        examples.append(
+            Example(
+                utterance.id,
+                str(utterance.given.get("speaker") or utterance.source),
+                tokens,
+                torch.from_numpy(units),
+                torch.from_numpy(runs),
+                torch.from_numpy(ends),
+                torch.from_numpy(voice(utterance)),
+                keys.half().cpu(),
+                values.half().cpu(),
+            )
+        )
         if len(examples) % 500 == 0:
             say(f"encoder states of {len(examples)} utterances")
     return examples
+
+
+def shorter_runs(units: np.ndarray, runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same frames with no run longer than MAX_RUN: a longer one becomes several of the same unit. int64 `[U]` -> `[M]` each."""
+    parts = -(-np.asarray(runs, dtype=np.int64) // MAX_RUN)
+    last = np.cumsum(parts) - 1
+    shortened = np.full(int(parts.sum()), MAX_RUN, dtype=np.int64)
+    shortened[last] = runs - (parts - 1) * MAX_RUN
+    return np.repeat(np.asarray(units, dtype=np.int64), parts), shortened
+
+
+def word_ends(runs: np.ndarray, starts_s: Sequence[float]) -> np.ndarray:
+    """How many units there are up to the end of each word, int64 `[W]`, rising; the last is M.
+
+    A word lasts until the next one begins, the pause between them included; what is before the first belongs to it. A unit
+    belongs to the word that its middle lies in, and every word gets one at least.
+
+    Args:
+        runs: int64 `[M]` frames. starts_s: W seconds at which the words begin.
+
+    Raises:
+        ValueError: fewer units than words.
+    """
+    n_units, n_words = len(runs), len(starts_s)
+    if n_units < n_words:
+        raise ValueError(f"{n_units} units for {n_words} words")
+    middles = (np.cumsum(runs) - runs / 2) / FRAME_HZ
+    ends = np.append(np.searchsorted(middles, starts_s[1:]), n_units).astype(np.int64)
+    at = np.arange(n_words)
+    ends = np.maximum.accumulate(np.maximum(ends, at + 1) - at) + at
+    return np.minimum(ends, n_units - n_words + 1 + at)
 
 
 def split(examples: list[Example], heldout_share: float) -> tuple[list[Example], list[Example]]:
@@ -90,11 +151,17 @@ def split(examples: list[Example], heldout_share: float) -> tuple[list[Example],
     Raises:
         ValueError: fewer than two speakers.
     """
-    speakers = sorted({e.speaker for e in examples}, key=lambda name: hashlib.sha256(name.encode()).digest())
+    speakers = {e.speaker for e in examples}
     if len(speakers) < 2:
         raise ValueError(f"{len(speakers)} speakers in {len(examples)} utterances: two at least, to hold one out")
-    heldout = set(speakers[: max(1, round(heldout_share * len(speakers)))])
+    heldout = heldout_speakers(speakers, heldout_share)
     return [e for e in examples if e.speaker not in heldout], [e for e in examples if e.speaker in heldout]
+
+
+def heldout_speakers(speakers: Iterable[str], heldout_share: float) -> set[str]:
+    """Those whose names' hashes come first, one at least."""
+    ordered = sorted(set(speakers), key=lambda name: hashlib.sha256(name.encode()).digest())
+    return set(ordered[: max(1, round(heldout_share * len(ordered)))])
 
 
 def batches(examples: list[Example], size: int) -> list[list[Example]]:
@@ -103,15 +170,28 @@ def batches(examples: list[Example], size: int) -> list[list[Example]]:
     return [ordered[i : i + size] for i in range(0, len(ordered), size)]
 
 
-def endless(examples: list[Example], size: int, generator: torch.Generator) -> Iterator[Batch]:
-    """Batches for ever, drawn anew each epoch: examples of about the same length together, in random order."""
-    jitter = 0.1
-    while True:
-        noise = torch.rand(len(examples), generator=generator)
-        order = np.argsort([len(e.units) * (1 + jitter * float(n)) for e, n in zip(examples, noise, strict=True)])
-        groups = [order[i : i + size] for i in range(0, len(order), size)]
-        for index in torch.randperm(len(groups), generator=generator).tolist():
-            yield collate([examples[i] for i in groups[index]])
+class Draws:
+    """Batches for ever. That of a step follows from the seed and the step alone, so that a fit can go on anywhere."""
+
+    def __init__(self, examples: list[Example], size: int, seed: int) -> None:
+        self.examples, self.size, self.seed = examples, size, seed
+        self.epoch = -1
+        self.groups: list[np.ndarray] = []
+
+    def __getitem__(self, step: int) -> Batch:
+        """The batch of a step, counted from 0: each epoch drawn anew, examples of about the same length together."""
+        per_epoch = -(-len(self.examples) // self.size)
+        epoch, index = divmod(step, per_epoch)
+        if epoch != self.epoch:
+            self.epoch, self.groups = epoch, self._groups(epoch)
+        return collate([self.examples[i] for i in self.groups[index]])
+
+    def _groups(self, epoch: int) -> list[np.ndarray]:
+        generator = np.random.default_rng((self.seed, epoch))
+        jitter = 1 + 0.1 * generator.random(len(self.examples))
+        order = np.argsort([len(e.units) for e in self.examples] * jitter, kind="stable")
+        groups = [order[i : i + self.size] for i in range(0, len(order), self.size)]
+        return [groups[i] for i in generator.permutation(len(groups))]
 
 
 def collate(examples: list[Example]) -> Batch:
@@ -122,6 +202,7 @@ def collate(examples: list[Example]) -> Batch:
 
     first = np.cumsum([0] + [len(e.tokens.words) for e in examples])
     word_ids = np.concatenate([e.tokens.word_ids + start for e, start in zip(examples, first[:-1], strict=True)])
+    parts = [_spoken(e, int(start)) for e, start in zip(examples, first[:-1], strict=True)]
     return Batch(
         ids=pad([torch.from_numpy(e.tokens.ids) for e in examples]),
         valid=pad([torch.ones(len(e.tokens.ids), dtype=torch.bool) for e in examples]),
@@ -130,7 +211,17 @@ def collate(examples: list[Example]) -> Batch:
         keys=pad([e.keys.float() for e in examples]),
         values=pad([e.values.float() for e in examples]),
         heard=pad([torch.ones(len(e.keys), dtype=torch.bool) for e in examples]),
-        units=pad([e.units for e in examples]),
-        runs=pad([e.runs for e in examples]),
+        spoken=Spoken(*(pad(list(column)) for column in zip(*parts, strict=True))),
         lengths=torch.tensor([len(e.units) for e in examples]),
+        voices=torch.stack([e.voice for e in examples]),
     )
+
+
+def _spoken(example: Example, first_word: int) -> Spoken:
+    """One example's units, each int64 `[M]`."""
+    last = torch.zeros_like(example.units)
+    last[example.ends - 1] = 1
+    words = torch.cumsum(last, 0) - last
+    starts = torch.cumsum(example.runs, 0) - example.runs
+    word_starts = starts[torch.nn.functional.pad(example.ends[:-1], (1, 0))]
+    return Spoken(example.units, example.runs, words + first_word, starts - word_starts[words], last)

@@ -4,28 +4,37 @@ Three stages, as in the original recipe: the decoder on text alone; text and wor
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import torch
+from torch.nn import functional as F
 
 from schemas import Utterance
 from transforms.taste import examples as ex
+from transforms.taste import progress
 from transforms.taste.model import TasteTokenizer, save
 from transforms.taste.options import FitTasteOptions
 from transforms.taste.trainer import Mode, Pass, Scores, Trainer, codes_in_use
+from transforms.weights.find import hash_path
 
 NAME = "antiphon-taste"
+DECODER = f"{NAME}-decoder"
 
 
 def fit_taste(utterances: Iterable[Utterance], options: FitTasteOptions, say: Callable[[str], None]) -> Path:
-    """Fit a tokenizer on utterances that have text and units, write it and its decoder, and return the tokenizer's path.
+    """Fit a tokenizer on utterances that have text, word times and units; write it and its decoder; return the tokenizer's path.
 
     `utterance.given["speaker"]`, where it is there, decides who is held out; otherwise the source does.
 
+    Killed and called again with the same, it goes on from its last checkpoint and ends with the same bytes (on the same
+    machine and number of threads).
+
     Raises:
-        ValueError: an utterance without units, fewer than two speakers, or too few words for a codebook.
+        ValueError: an utterance without units, fewer than two speakers, too few words for a codebook, or a checkpoint in the
+            folder that is of another fit.
     """
     from transforms.whisper_model import load_whisper
 
@@ -40,8 +49,22 @@ def fit_taste(utterances: Iterable[Utterance], options: FitTasteOptions, say: Ca
             levels=options.levels,
             size=options.size,
             code_dim=options.code_dim,
+            decay=options.decay,
+            dropout=options.code_dropout,
         )
-        return fit(model, ex.build(utterances, model, options.language, say), options, say)
+        return fit(model, ex.build(utterances, model, options.language, voice(options.speaker), say), options, say)
+
+
+def voice(name: str | None) -> ex.Voice:
+    """What gives an utterance's speaker embedding: its own where the corpus has one, else the encoder called `name`.
+
+    Without a name all zeros, `[1]`. Raises MissingWeights.
+    """
+    if name is None:
+        return lambda utterance: np.zeros(1, dtype=np.float32)
+    from transforms.taste.voice import VoiceEncoder
+
+    return VoiceEncoder(name)
 
 
 def fit(
@@ -50,38 +73,71 @@ def fit(
     """`fit_taste` on examples whose encoder states are already there."""
     train, heldout = ex.split(examples, options.heldout_share)
     per_token = sum(len(e.units) for e in train) / sum(len(e.tokens.ids) for e in train)
-    trainer = Trainer(model, options, round(per_token, 2))
+    trainer = Trainer(model, options, round(per_token, 2), len(train[0].voice))
+    trainer.decoder.voice.copy_(F.normalize(torch.stack([e.voice for e in train]).mean(0), dim=0))
     say(f"{len(train)} utterances to fit on, {len(heldout)} held out, {per_token:.1f} units a text token")
-    stream = ex.endless(train, options.batch, trainer.generator)
-    steps = {"text": options.steps_text, "plain": options.steps_plain, "quantised": options.steps_quantised}
     figures: dict[str, Any] = {"utterances": len(train), "heldout_utterances": len(heldout)}
-    started, before, total = time.perf_counter(), 0, sum(steps.values())
-    for mode in get_args(Mode):
-        if not steps[mode]:
-            continue
-        if mode == "quantised":
+    path = options.folder / f"{NAME}.fit"
+    identity = progress.identity(options, examples, model.base_sha256)
+    state = progress.read(path, identity)
+    done = 0
+    if state:
+        trainer.restore(state)
+        done, figures = state["step"], state["figures"]
+        say(f"going on after step {done}")
+    draws = ex.Draws(train, options.batch, options.seed)
+    modes = schedule(options)
+    lines = _Lines(len(modes), done, options, say)
+    for step in range(done, len(modes)):
+        mode = modes[step]
+        if mode == "quantised" and (step == 0 or modes[step - 1] != mode):
             trainer.start_quantiser(train)
-        for step, line in _run(trainer, stream, mode, steps[mode]):
-            done = before + step
-            left_s = (time.perf_counter() - started) / done * (total - done)
-            say(f"{mode} {done}/{total} {line} eta {left_s / 60:.1f} min")
-        before += steps[mode]
-        figures[mode] = trainer.evaluate(heldout, mode)
-        say(f"held out, {mode}: {figures[mode]}")
-    return _write(trainer, figures)
+        lines.add(step + 1, mode, trainer.step(draws[step], mode))
+        if step + 1 == len(modes) or modes[step + 1] != mode:
+            figures[mode] = trainer.evaluate(heldout, mode)
+            say(f"held out, {mode}: {figures[mode]}")
+        if (step + 1) % options.save_every == 0 or step + 1 == len(modes):
+            progress.write(path, {"identity": identity, "step": step + 1, "figures": figures, **trainer.state()})
+    # The same decoder, reading from the text alone: what the codes add.
+    figures["text"] = trainer.evaluate(heldout, "text")
+    say(f"held out, text alone at the end: {figures['text']}")
+    written = _write(trainer, figures)
+    path.unlink(missing_ok=True)
+    return written
 
 
-def _run(trainer: Trainer, stream: Iterator[ex.Batch], mode: Mode, steps: int) -> Iterator[tuple[int, str]]:
-    """Run one stage; every `log_every` steps give the step and a line with the means since the last one."""
-    passes: list[Pass] = []
-    for step in range(1, steps + 1):
-        passes.append(trainer.step(next(stream), mode))
-        if step % trainer.options.log_every == 0 or step == steps:
-            loss = sum(float(p.loss) for p in passes) / len(passes)
-            accuracy = sum((p.scores for p in passes), Scores()).figures()["top1"]
-            used = f" codes in use {codes_in_use(passes, trainer.options.size)}" if mode == "quantised" else ""
-            yield step, f"loss {loss:.3f} unit accuracy {accuracy:.3f}{used}"
-            passes = []
+def schedule(options: FitTasteOptions) -> list[Mode]:
+    """The stage of each step."""
+    steps = {"text": options.steps_text, "plain": options.steps_plain, "quantised": options.steps_quantised}
+    return [mode for mode in get_args(Mode) for _ in range(steps[mode])]
+
+
+class _Lines:
+    """Every `log_every` steps, and at the end of a stage's last step, a line with the means since the last one."""
+
+    def __init__(self, total: int, done: int, options: FitTasteOptions, say: Callable[[str], None]) -> None:
+        self.total, self.begun, self.options, self.say = total, done, options, say
+        self.started = time.perf_counter()
+        self.passes: list[Pass] = []
+        self.mode: Mode = "text"
+
+    def add(self, step: int, mode: Mode, result: Pass) -> None:
+        if mode != self.mode:
+            self.mode, self.passes = mode, []
+        self.passes.append(result)
+        if step % self.options.log_every and step != self.total:
+            return
+        loss = sum(float(p.loss) for p in self.passes) / len(self.passes)
+        accuracy = sum((p.scores for p in self.passes), Scores()).figures()["top1"]
+        used = ""
+        if mode == "quantised":
+            commitment = sum(float(p.commitment) for p in self.passes) / len(self.passes)
+            used = f" commitment {commitment:.2f} codes in use {codes_in_use(self.passes, self.options.size)}"
+        left_s = (time.perf_counter() - self.started) / (step - self.begun) * (self.total - step)
+        self.say(
+            f"{mode} {step}/{self.total} loss {loss:.3f} unit accuracy {accuracy:.3f}{used} eta {left_s / 60:.1f} min"
+        )
+        self.passes = []
 
 
 def _write(trainer: Trainer, figures: dict[str, Any]) -> Path:
@@ -91,12 +147,14 @@ def _write(trainer: Trainer, figures: dict[str, Any]) -> Path:
         "shape": model.shape,
         "data": options.data,
         "figures": figures,
-        "options": options.model_dump(mode="json", exclude={"folder", "data", "log_every"}),
+        "options": options.model_dump(mode="json", exclude={"folder", "data", "log_every", "save_every"}),
     }
     options.folder.mkdir(parents=True, exist_ok=True)
-    decoder = dict(trainer.decoder.named_parameters())
-    shape = {"n_units": options.n_units, "units_per_token": trainer.decoder.units_per_token}
-    save(options.folder / f"{NAME}-decoder.safetensors", decoder, card | {"decoder": shape})
     path = options.folder / f"{NAME}.safetensors"
     save(path, model.fitted(), card)
+    save(
+        options.folder / f"{DECODER}.safetensors",
+        trainer.decoder.state_dict(),
+        card | {"decoder": trainer.decoder.shape, "tokenizer_sha256": hash_path(path)},
+    )
     return path

@@ -50,12 +50,14 @@ class TasteTokenizer(nn.Module):
         levels: int = 4,
         size: int = 512,
         code_dim: int = 128,
+        decay: float = 0.99,
+        dropout: float = 0.5,
     ) -> None:
         """
         Args:
             layers: decoder layers that the aggregator starts from.
             value_layer: number of encoder layers that the values have passed through.
-            levels, size, code_dim: of the quantiser.
+            levels, size, code_dim: of the quantiser. decay, dropout: of the same, in fitting.
         """
         super().__init__()
         self.shape = {
@@ -71,7 +73,7 @@ class TasteTokenizer(nn.Module):
         self.is_multilingual, self.n_languages = whisper.is_multilingual, whisper.num_languages
         self.encoder = whisper.encoder
         self.aggregator = Aggregator(whisper, layers)
-        self.quantiser = ResidualVQ(self.dim, levels=levels, size=size, code_dim=code_dim)
+        self.quantiser = ResidualVQ(self.dim, levels=levels, size=size, code_dim=code_dim, decay=decay, dropout=dropout)
         self.to(whisper.device)
 
     def tokenize(self, text: str) -> WordTokens:

@@ -34,6 +34,18 @@ class FitTasteOptions(Options):
     """Steps with word vectors that are not quantised."""
     steps_quantised: int = 700
     """Steps with codes."""
+    steps_settle: int = 100
+    """Of them the first ones, in which only the codebooks and the decoder move: the vectors that are quantised stay."""
+    quantised_rate: float = 0.3
+    """Factor on the tokenizer's learning rate while there are codes: books that follow by averages cannot follow fast."""
+    decay: float = 0.97
+    """Of the moving averages that the codebooks follow."""
+    code_dropout: float = 0.25
+    """Share of words that keep only their first codes."""
+    text_share: float = 0.15
+    """Share of utterances whose codes are held back, so that the decoder can also read from the text alone."""
+    speaker: str | None = "resemblyzer"
+    """Speaker encoder whose embedding the decoder is given, so that codes need not carry the voice. None: no one's."""
     batch: int = 16
     """Utterances in a step."""
     learning_rate: float = 1e-3
@@ -42,7 +54,11 @@ class FitTasteOptions(Options):
     """Peak learning rate of the aggregator, which starts from the recogniser's weights, and of the quantiser's projections."""
     heldout_share: float = 0.05
     """Share of speakers kept out of fitting, for the figures."""
+    bfloat16: bool = False
+    """Multiply in bfloat16, which processors with instructions for it do about twice as fast."""
     log_every: int = 50
     """Steps between two lines of progress."""
+    save_every: int = 200
+    """Steps between two checkpoints, from which the same command goes on."""
     seed: int = 0
     """Seed of everything drawn."""

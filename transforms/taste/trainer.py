@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from transforms.taste import examples as ex
 from transforms.taste.aggregator import word_mean
-from transforms.taste.decoder import IGNORE, SpeechDecoder, targets
+from transforms.taste.decoder import SpeechDecoder
 from transforms.taste.model import TasteTokenizer
 from transforms.taste.options import FitTasteOptions
 
@@ -47,7 +47,7 @@ class Pass(NamedTuple):
     """What one batch gives.
 
     Attributes:
-        loss: of units and run lengths. commitment: of the quantiser. scores: of the units.
+        loss: of units, run lengths and word ends. commitment: of the quantiser. scores: of the units.
         indices: int64 `[words in the batch, R]`; `[0, 0]` where nothing was quantised.
     """
 
@@ -60,9 +60,11 @@ class Pass(NamedTuple):
 class Trainer:
     """The tokenizer, the decoder, and one step of each stage."""
 
-    def __init__(self, model: TasteTokenizer, options: FitTasteOptions, units_per_token: float) -> None:
+    def __init__(self, model: TasteTokenizer, options: FitTasteOptions, units_per_token: float, voice_dim: int) -> None:
         self.model, self.options = model, options
-        self.decoder = SpeechDecoder(model.dim, options.n_units, units_per_token=units_per_token).to(model.device)
+        self.decoder = SpeechDecoder(
+            model.dim, options.n_units, units_per_token=units_per_token, speaker_dim=voice_dim
+        ).to(model.device)
         self.generator = torch.Generator().manual_seed(options.seed)
         self.prefix = model.prefix(options.language)
         # The codebooks follow their input by moving averages, so what makes that input must move slowly.
@@ -73,29 +75,45 @@ class Trainer:
         ]
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
         total = options.steps_text + options.steps_plain + options.steps_quantised
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: _cosine(step, total))
+        settled = options.steps_text + options.steps_plain + options.steps_settle
+
+        def slow_rate(step: int) -> float:
+            quantised = step >= options.steps_text + options.steps_plain
+            return _cosine(step, total) * (options.quantised_rate * (step >= settled) if quantised else 1.0)
+
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, [lambda step: _cosine(step, total), slow_rate]
+        )
 
     def word_vectors(self, batch: ex.Batch) -> Tensor:
         """`[words in the batch, D]`, before quantisation."""
         batch = batch.to(self.model.device)
         vectors = self.model.aggregator(self.prefix, batch.ids, batch.keys, batch.values, batch.heard)
-        return word_mean(vectors[batch.valid], batch.word_ids, batch.n_words)
+        return word_mean(vectors[batch.valid].float(), batch.word_ids, batch.n_words)
 
     def predict(self, batch: ex.Batch, mode: Mode) -> Pass:
-        """Teacher-forced predictions of a batch's units and run lengths."""
+        """Teacher-forced predictions of a batch's units, their run lengths and the ends of words."""
         batch = batch.to(self.model.device)
         text = self.model.aggregator.embedding(batch.ids)
-        codes, commitment, indices = None, text.new_zeros(()), torch.zeros(0, 0, dtype=torch.long)
-        if mode != "text":
-            words = self.word_vectors(batch)
-            if mode == "quantised":
-                words, indices, commitment = self.model.quantiser(words, self.generator)
-            codes = text.new_zeros(text.shape).index_put((batch.valid,), words[batch.word_ids])
-        unit_logits, run_logits = self.decoder(text, codes, batch.valid, batch.units, batch.runs)
-        units, runs = targets(batch.units, batch.runs, batch.lengths, self.decoder.n_units)
-        unit_logits, units = unit_logits[units != IGNORE], units[units != IGNORE]
-        loss = F.cross_entropy(unit_logits, units) + F.cross_entropy(run_logits.flatten(0, 1), runs.flatten())
-        return Pass(loss, commitment, Scores.of(unit_logits.detach(), units), indices)
+        codes, coded, commitment, indices = None, None, text.new_zeros(()), torch.zeros(0, 0, dtype=torch.long)
+        with torch.autocast(text.device.type, torch.bfloat16, enabled=self.options.bfloat16):
+            if mode != "text":
+                words = self.word_vectors(batch)
+                if mode == "quantised":
+                    with torch.autocast(text.device.type, enabled=False):
+                        words, indices, commitment = self.model.quantiser(words, self.generator)
+                codes = text.new_zeros(text.shape).index_put((batch.valid,), words[batch.word_ids])
+                if self.model.training:
+                    drawn = torch.rand(len(text), generator=self.generator)
+                    coded = (drawn >= self.options.text_share).to(text.device)
+            fused = self.decoder.fuse(text, codes, batch.valid, batch.word_ids, batch.voices, coded)
+            units, runs, ends = self.decoder(fused, batch.spoken)
+        there = torch.arange(units.shape[1], device=units.device) < batch.lengths[:, None]
+        units, target = units[there].float(), batch.spoken.units[there]
+        loss = F.cross_entropy(units, target)
+        loss = loss + F.cross_entropy(runs[there].float(), batch.spoken.runs[there] - 1)
+        loss = loss + F.binary_cross_entropy_with_logits(ends[there].float(), batch.spoken.ends[there].float())
+        return Pass(loss, commitment, Scores.of(units.detach(), target), indices)
 
     def step(self, batch: ex.Batch, mode: Mode) -> Pass:
         """One step of gradient descent."""
@@ -118,7 +136,10 @@ class Trainer:
         passes = [self.predict(ex.collate(group), mode) for group in ex.batches(examples, self.options.batch)]
         figures = sum((p.scores for p in passes), Scores()).figures()
         if mode == "quantised":
-            return figures | {"codes_in_use": codes_in_use(passes, self.options.size)}
+            return figures | {
+                "codes_in_use": codes_in_use(passes, self.options.size),
+                "perplexity": perplexity(passes, self.options.size),
+            }
         return figures
 
     @torch.no_grad()
@@ -127,6 +148,37 @@ class Trainer:
         self.model.eval()
         groups = ex.batches(examples, self.options.batch)
         self.model.quantiser.initialise(torch.cat([self.word_vectors(ex.collate(g)) for g in groups]), self.generator)
+
+    def state(self) -> dict[str, Any]:
+        """All that a fit goes on from: weights, codebooks and their averages, the optimizer, and what is drawn at random."""
+        return {
+            "model": self.model.fitted(),
+            "usage": self.model.quantiser.usage,
+            "decoder": self.decoder.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "generator": self.generator.get_state(),
+            "torch": torch.get_rng_state(),
+        }
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`, bit for bit."""
+        for name, tensor in self.model.fitted().items():
+            tensor.copy_(state["model"][name])
+        self.model.quantiser.usage.copy_(state["usage"])
+        self.decoder.load_state_dict(state["decoder"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch"])
+
+
+def perplexity(passes: list[Pass], size: int) -> list[float]:
+    """Of each codebook: the exponential of the entropy of its codes, as many as it would be if all were used alike."""
+    columns = torch.cat([p.indices for p in passes]).unbind(-1)
+    shares = [torch.bincount(column, minlength=size).float() / len(column) for column in columns]
+    return [round(float(torch.special.entr(share).sum().exp()), 1) for share in shares]
 
 
 def codes_in_use(passes: list[Pass], size: int) -> list[float]:

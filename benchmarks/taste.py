@@ -1,0 +1,230 @@
+"""Do TASTE codes carry how a sentence is said? Kept-out speakers said again with codes and from the text alone; codes exchanged.
+
+python -m benchmarks.taste CORPUS [--model NAME] [--clips N] [--heard N] [--picture FILE]
+
+CORPUS has text, word times and units (`python -m examples.embedded taste` makes one). `--picture` needs matplotlib.
+"""
+
+import argparse
+import itertools
+from collections import defaultdict
+from typing import NamedTuple
+
+import jiwer
+import numpy as np
+import torch
+
+from benchmarks.common import machine, table
+from pipeline.fit import utterances
+from schemas import Block, Utterance
+from transforms.espeak import speak
+from transforms.normalize import normalize
+from transforms.resample import resample
+from transforms.taste.aggregator import FRAME_HZ, RATE_HZ
+from transforms.taste.examples import heldout_speakers, word_ends
+from transforms.taste.speech import Drawing, Said, Speech
+from transforms.transcribe.stage import Transcribe, TranscribeOptions
+
+TOLERANCE_S = 0.05
+"""Two durations of a word agree within so much."""
+
+SENTENCE = "We met in the garden and talked about the old house near the river"
+PHRASE = (5, 10)
+"""Words of SENTENCE whose codes are exchanged: "talked about the old house"."""
+
+
+class Again(NamedTuple):
+    """A sentence said again: its units, and seconds of each word, `[W]`, beside those of the original."""
+
+    said: Said
+    made_s: np.ndarray
+    real_s: np.ndarray
+
+
+def real_durations(utterance: Utterance) -> np.ndarray:
+    """float64 `[W]`: seconds from the start of each word to that of the next, on the units' frames."""
+    ends = word_ends(utterance.unit_run_lengths, [word.start_s for word in utterance.words])
+    frames = np.cumsum(utterance.unit_run_lengths)[ends - 1]
+    return np.diff(frames, prepend=0) / FRAME_HZ
+
+
+def codes_of(speech: Speech, samples: np.ndarray, rate_hz: int, text: str) -> np.ndarray:
+    return speech.model.codes(resample(samples, rate_hz, RATE_HZ), text, "en").astype(np.int64)
+
+
+def consistency(found: list[Again]) -> list[str]:
+    """Share of words within the tolerance, the mean absolute difference, and the correlation of durations of the utterances."""
+    made, real = (np.concatenate([getattr(a, name) for a in found]) for name in ("made_s", "real_s"))
+    totals = np.corrcoef([a.made_s.sum() for a in found], [a.real_s.sum() for a in found])[0, 1]
+    near = np.abs(made - real) <= TOLERANCE_S + 1e-9
+    return [f"{near.mean():.3f}", f"{1000 * np.abs(made - real).mean():.0f}", f"{totals:.2f}"]
+
+
+def error_rate(heard: list[tuple[str, np.ndarray, int]], recogniser: Transcribe) -> str:
+    """Word error rate of (text, samples, rate) by the recogniser."""
+    block = Block(0, RATE_HZ)
+    for number, (_, samples, rate_hz) in enumerate(heard):
+        sound = resample(samples, rate_hz, RATE_HZ)
+        block.utterances.append(Utterance(f"{number}", -1, 0, len(sound), sound, RATE_HZ))
+    recogniser(block)
+    understood = {u.source: normalize(u.text, "en") for u in block.utterances}
+    said = [normalize(text, "en") for text, _, _ in heard]
+    return f"{jiwer.wer(said, [understood.get(str(n), '') for n in range(len(said))]):.1%}"
+
+
+def reconstruct(speech: Speech, kept: list[Utterance], n_heard: int) -> str:
+    """The table of what comes back with codes, with another's codes of the same length shuffled, and from the text alone."""
+    recogniser = Transcribe(TranscribeOptions())
+    if n_heard:
+        recogniser.setup()
+    rows = []
+    original = [(u.text, u.samples, u.rate_hz) for u in kept[:n_heard]]
+    rows.append(["the original", "1", "0", "1", error_rate(original, recogniser) if n_heard else ""])
+    for name in ("text and codes", "text alone"):
+        found, heard = [], []
+        for u in kept:
+            codes = codes_of(speech, u.samples, u.rate_hz, u.text) if name != "text alone" else None
+            voice = speech.voice(u)
+            said = speech.say(u.text, codes, voice)
+            found.append(Again(said, said.word_durations_s(len(u.words)), real_durations(u)))
+            if len(heard) < n_heard:
+                heard.append((u.text, speech.samples(said, codes, voice), speech.rate_hz))
+        rows.append([name, *consistency(found), error_rate(heard, recogniser) if n_heard else ""])
+    return table(["said again from", "words within 50 ms", "mean difference, ms", "r of lengths", "WER"], rows)
+
+
+def exchanged(mine: np.ndarray, other: np.ndarray, phrase: tuple[int, int]) -> np.ndarray:
+    """`[W, R]` codes with those of a phrase, words a to b, taken from another reading."""
+    first, last = phrase
+    return np.concatenate([mine[:first], other[first:last], mine[last:]])
+
+
+def mean_durations(speech: Speech, text: str, codes: np.ndarray, voice: np.ndarray, seeds: int = 5) -> np.ndarray:
+    """`[W]`: mean seconds of each word over draws."""
+    n_words = len(codes)
+    drawn = [speech.say(text, codes, voice, Drawing(seed=seed)).word_durations_s(n_words) for seed in range(seeds)]
+    return np.mean(drawn, axis=0)
+
+
+def exchange_by_tts(speech: Speech) -> dict[str, np.ndarray]:
+    """Seconds of each word of SENTENCE, said slowly and quickly by espeak-ng, and with the phrase's codes exchanged."""
+    read = {name: speak(SENTENCE + ".", words_per_minute=wpm) for name, wpm in (("slow", 110), ("quick", 230))}
+    codes = {name: codes_of(speech, *sound, SENTENCE) for name, sound in read.items()}
+    samples, rate_hz = read["slow"]
+    voice = speech.voice(Utterance("tts", -1, 0, len(samples), samples, rate_hz))
+    return {
+        "slow": mean_durations(speech, SENTENCE, codes["slow"], voice),
+        "slow, phrase quick": mean_durations(speech, SENTENCE, exchanged(codes["slow"], codes["quick"], PHRASE), voice),
+        "quick, phrase slow": mean_durations(speech, SENTENCE, exchanged(codes["quick"], codes["slow"], PHRASE), voice),
+        "quick": mean_durations(speech, SENTENCE, codes["quick"], voice),
+    }
+
+
+def exchange_by_readers(speech: Speech, read: list[Utterance], most: int) -> str:
+    """The pairs of readings of one text that differ most in speed: how the length of its middle third follows the codes."""
+    by_text: dict[str, list[Utterance]] = defaultdict(list)
+    for u in read:
+        if len(u.words) >= 6:
+            by_text[u.text].append(u)
+    pairs = [p for group in by_text.values() for p in itertools.combinations(group, 2)]
+    if not pairs:
+        return ""
+    phrases = [(len(a.words) // 3, 2 * len(a.words) // 3) for a, _ in pairs]
+
+    def seconds(durations: np.ndarray, phrase: tuple[int, int]) -> float:
+        return float(durations[phrase[0] : phrase[1]].sum())
+
+    ratios = [
+        abs(np.log(seconds(real_durations(a), p) / seconds(real_durations(b), p)))
+        for (a, b), p in zip(pairs, phrases, strict=True)
+    ]
+    inside, outside, real = [], [], []
+    for at in np.argsort(ratios)[::-1][:most]:
+        (a, b), phrase = pairs[at], phrases[at]
+        mine, other = (codes_of(speech, u.samples, u.rate_hz, u.text) for u in (a, b))
+        voice = speech.voice(a)
+        before = mean_durations(speech, a.text, mine, voice, 3)
+        after = mean_durations(speech, a.text, exchanged(mine, other, phrase), voice, 3)
+        real.append(np.log(seconds(real_durations(b), phrase) / seconds(real_durations(a), phrase)))
+        inside.append(np.log(seconds(after, phrase) / seconds(before, phrase)))
+        rest_before, rest_after = before.sum() - seconds(before, phrase), after.sum() - seconds(after, phrase)
+        outside.append(np.log(rest_after / rest_before))
+    same = float(np.mean(np.sign(inside) == np.sign(real)))
+    rows = [
+        ["real readings, phrase", f"{np.exp(np.mean(np.abs(real))):.2f}", "", ""],
+        ["codes exchanged, phrase", f"{np.exp(np.mean(np.sign(real) * inside)):.2f}", f"{same:.0%}",
+         f"{np.corrcoef(real, inside)[0, 1]:.2f}"],
+        ["codes exchanged, other words", f"{np.exp(np.mean(np.sign(real) * outside)):.2f}", "",
+         f"{np.corrcoef(real, outside)[0, 1]:.2f}"],
+    ]  # fmt: skip
+    head = [f"{len(inside)} pairs of readers", "longer over shorter", "right direction", "r with the real ratio"]
+    return table(head, rows)
+
+
+def draw(durations: dict[str, np.ndarray], path: str) -> None:
+    """One line of boxes for each reading, a box a word; the exchanged phrase in another colour."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(11, 3.2))
+    words = SENTENCE.split()
+    for row, (name, lengths) in enumerate(durations.items()):
+        starts = np.cumsum(lengths) - lengths
+        for w, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+            phrase = PHRASE[0] <= w < PHRASE[1]
+            slow = name.startswith("slow") != (phrase and "phrase" in name)
+            axes.barh(row, length, left=start, height=0.7, color="#4477aa" if slow else "#ee9944", edgecolor="white")
+            axes.text(
+                start + length / 2, row, words[w], ha="center", va="center", fontsize=7, rotation=0 if slow else 60
+            )
+        first, last = starts[PHRASE[0]], starts[PHRASE[1] - 1] + lengths[PHRASE[1] - 1]
+        axes.plot([first, first, last, last], [row + 0.36, row + 0.44, row + 0.44, row + 0.36], color="black", lw=0.8)
+    axes.set_yticks(range(len(durations)), list(durations))
+    axes.invert_yaxis()
+    axes.set_xlabel("s; blue: codes of the slow reading, orange: of the quick one")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus")
+    parser.add_argument("--model", default="antiphon-taste")
+    parser.add_argument("--clips", type=int, default=60, help="sentences of kept-out speakers")
+    parser.add_argument("--heard", type=int, default=20, help="of them as sound, for the word error rate")
+    parser.add_argument("--pairs", type=int, default=30, help="pairs of readers of one sentence")
+    parser.add_argument("--picture", help="png file")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    speech = Speech.load(args.model, "whisper-tiny")
+    everybody = list(utterances(args.corpus))
+    out = heldout_speakers([str(u.given.get("speaker") or u.source) for u in everybody], 0.05)
+    kept = [u for u in everybody if str(u.given.get("speaker") or u.source) in out and u.words]
+    print(machine("torch"))
+    durations = exchange_by_tts(speech)
+    a, b = PHRASE
+    rows = [
+        [name, f"{d[a:b].sum():.2f}", f"{d[:a].sum() + d[b:].sum():.2f}", f"{d.sum():.2f}"]
+        for name, d in durations.items()
+    ]
+    print(
+        table(["codes (espeak-ng, 110 and 230 words a minute)", "phrase, s", "other words, s", "all, s"], rows),
+        flush=True,
+    )
+    if args.picture:
+        draw(durations, args.picture)
+    # Hardly two of those kept out read the same sentence: these readers may be among those fitted on.
+    readers = exchange_by_readers(speech, everybody, args.pairs)
+    if readers:
+        print(f"\n{readers}\n", flush=True)
+    print(f"{len(kept[: args.clips])} sentences of {len(out)} speakers kept out; WER on {args.heard}\n", flush=True)
+    step = max(1, len(kept) // args.clips)
+    print(reconstruct(speech, kept[::step][: args.clips], args.heard))
+
+
+if __name__ == "__main__":
+    main()

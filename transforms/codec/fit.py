@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -49,14 +50,14 @@ class FitCodecOptions(Options):
     """Weight of the distance between the encoder's vectors and their codes."""
     prefix_share: float = 0.2
     """Share of the crops that are restored from their first 1 to K codebooks only, so that a prefix is a code of its own."""
-    distil_weight: float = 1.0
-    """Weight of the first codebook's distance from the teacher's states; 0 fits without a teacher."""
+    distil_weight: float = Field(default=1.0, ge=0)
+    """Weight of the distance between what the first codebook says and the teacher's states; 0 fits without a teacher."""
     distil_model: str = "whisper-tiny"
     """The teacher: weights of openai-whisper, a name or a path."""
     distil_layer: int = 3
     """The teacher's layer whose states are learnt, as in `units.layer`."""
-    content_blocks: int = 3
-    """Blocks of the branch that the first codebook codes (`distil_weight` above 0)."""
+    content_blocks: int = Field(default=3, ge=1)
+    """Blocks of the encoder's branch that the first codebook codes; there is none where `distil_weight` is 0."""
     log_every: int = 100
     """Steps between two lines of progress."""
     seed: int = 0
@@ -97,8 +98,11 @@ def fit_codec(utterances: Iterable[Utterance], options: FitCodecOptions, say: Ca
         say: told of progress.
 
     Raises:
-        ValueError: no utterance, or none as long as a crop.
+        ValueError: no utterance, or none as long as a crop; a teacher, and no codebook left for the sound.
+        MissingWeights: the teacher is not on this machine.
     """
+    if options.distil_weight and options.levels < 2:
+        raise ValueError("levels is 1: the first codebook is the teacher's; give 2 or more, or distil_weight=0")
     teacher = Teacher(options.distil_model, options.distil_layer) if options.distil_weight else None
     fitted, heldout = hear(utterances, teacher, say)
     long_enough = [heard for heard in fitted if heard.mel.shape[1] > options.crop_frames * STACK]

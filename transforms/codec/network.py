@@ -16,7 +16,8 @@ class Quantised(NamedTuple):
     """What a training pass through the quantisers gives; gradients pass straight through to the encoder.
 
     Attributes:
-        vectors: `[B, T, C]`, for the decoder. first: `[B, T, C]`, what the first codebook alone says.
+        vectors: `[B, T, C]`, for the decoder.
+        first: `[B, T, C]`, the branch through the first codebook; without a branch, the same as `vectors`.
         commitment: scalar, as in `transforms.taste.rvq`.
     """
 
@@ -124,7 +125,7 @@ class MelCodecNetwork(nn.Module):
         return (size,) * levels
 
     def unquantised(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """`[B, T, C]` through the quantisers' projections alone -> (what `restore` gets, what the first codebook is to code)."""
+        """`[B, T, C]` through the quantisers' projections alone -> (what `restore` gets, the branch)."""
         if not self.content:
             whole = _projected(self.quantiser, latent)
             return whole, whole
@@ -151,11 +152,8 @@ class MelCodecNetwork(nn.Module):
         n_frames = latent.shape[1]
         keep = keep.repeat_interleave(n_frames)
         if not self.content:
-            vectors, indices, commitment = self.quantiser(latent.flatten(0, 1), generator, keep)
-            projected = self.quantiser.project_in(latent.flatten(0, 1))
-            code = self.quantiser.codebooks[0][indices[:, 0]]
-            first = self.quantiser.project_out(projected + (code - projected).detach())
-            return Quantised(vectors.view_as(latent), first.view_as(latent), commitment)
+            vectors, _, commitment = self.quantiser(latent.flatten(0, 1), generator, keep)
+            return Quantised(vectors.view_as(latent), vectors.view_as(latent), commitment)
         first, _, commitment = self.content_quantiser(
             self._branch(latent).flatten(0, 1), generator, torch.ones_like(keep)
         )
@@ -188,8 +186,8 @@ class MelCodecNetwork(nn.Module):
 
     @torch.inference_mode()
     def first(self, codes: Tensor) -> Tensor:
-        """int64 codes `[k, T]` -> `[T, C]`: what the first codebook alone says."""
-        return (self.content_quantiser if self.content else self.quantiser).decode(codes[:1].T)
+        """int64 codes `[k, T]` -> `[T, C]`: the vectors of the first codebook, in the branch's own space."""
+        return self.content_quantiser.decode(codes[:1].T)
 
     def _branch(self, latent: Tensor) -> Tensor:
         """`[B, T, C]` -> the same, of the first codebook's branch."""

@@ -5,14 +5,17 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from schemas import Utterance
 from transforms.codec import melspec
+from transforms.codec.distil import ContentHead, Teacher
 from transforms.codec.mel import save_network
 from transforms.codec.network import STACK, MelCodecNetwork
 from transforms.options import Options
@@ -33,7 +36,7 @@ class FitCodecOptions(Options):
     """Codebooks."""
     size: int = 1024
     """Codes in each."""
-    steps: int = 4000
+    steps: int = 3000
     """Steps in all."""
     steps_plain: int = 300
     """Steps before the codebooks are set by k-means; until then nothing is quantised."""
@@ -45,6 +48,16 @@ class FitCodecOptions(Options):
     """Peak learning rate; linear warm-up over 100 steps, cosine decay."""
     commitment_weight: float = 0.25
     """Weight of the distance between the encoder's vectors and their codes."""
+    prefix_share: float = 0.2
+    """Share of the crops that are restored from their first 1 to K codebooks only, so that a prefix is a code of its own."""
+    distil_weight: float = Field(default=1.0, ge=0)
+    """Weight of the distance between what the first codebook says and the teacher's states; 0 fits without a teacher."""
+    distil_model: str = "whisper-tiny"
+    """The teacher: weights of openai-whisper, a name or a path."""
+    distil_layer: int = 3
+    """The teacher's layer whose states are learnt, as in `units.layer`."""
+    content_blocks: int = Field(default=3, ge=1)
+    """Blocks of the encoder's branch that the first codebook codes; there is none where `distil_weight` is 0."""
     log_every: int = 100
     """Steps between two lines of progress."""
     seed: int = 0
@@ -58,6 +71,7 @@ class FittedCodec:
     Attributes:
         n_utterances: fitted on. hours: of them.
         error: mean absolute error of log-mel, natural logarithm; 0.12 is about 1 dB.
+        content: mean cosine of the first codebook's map with the teacher's states, in units of their deviation; None without.
         used: codes of each codebook that occur.
     """
 
@@ -65,7 +79,15 @@ class FittedCodec:
     n_utterances: int
     hours: float
     error: float
+    content: float | None
     used: tuple[int, ...]
+
+
+class Heard(NamedTuple):
+    """An utterance to fit on: log-mel float16 `[80, 2T]`, and the teacher's states float16 `[T, dim]`, dim 0 without a teacher."""
+
+    mel: Tensor
+    states: Tensor
 
 
 def fit_codec(utterances: Iterable[Utterance], options: FitCodecOptions, say: Callable[[str], None]) -> FittedCodec:
@@ -76,103 +98,132 @@ def fit_codec(utterances: Iterable[Utterance], options: FitCodecOptions, say: Ca
         say: told of progress.
 
     Raises:
-        ValueError: no utterance, or none as long as a crop.
+        ValueError: no utterance, or none as long as a crop; a teacher, and no codebook left for the sound.
+        MissingWeights: the teacher is not on this machine.
     """
-    fitted, heldout = log_mels(utterances, say)
-    crops = [mel for mel in fitted if mel.shape[1] > options.crop_frames * STACK]
-    if not crops:
+    if options.distil_weight and options.levels < 2:
+        raise ValueError("levels is 1: the first codebook is the teacher's; give 2 or more, or distil_weight=0")
+    teacher = Teacher(options.distil_model, options.distil_layer) if options.distil_weight else None
+    fitted, heldout = hear(utterances, teacher, say)
+    long_enough = [heard for heard in fitted if heard.mel.shape[1] > options.crop_frames * STACK]
+    if not long_enough:
         raise ValueError(
             f"{len(fitted)} utterances, none of them longer than a crop of {options.crop_frames} codec frames"
         )
     # Weights start from torch's global generator, which is put back as it was.
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
-        network = MelCodecNetwork(levels=options.levels, size=options.size)
-    frames = torch.cat([mel.float() for mel in fitted], dim=1)
+        network = MelCodecNetwork(
+            levels=options.levels, size=options.size, content_blocks=options.content_blocks if teacher else 0
+        )
+        head = ContentHead(network.shape["channels"], torch.cat([h.states for h in fitted])) if teacher else None
+    frames = torch.cat([heard.mel.float() for heard in fitted], dim=1)
     network.mean.copy_(frames.mean(1))
     network.deviation.copy_(frames.std(1))
-    train(network, crops, options, say)
     hours = frames.shape[1] * melspec.HOP / melspec.RATE_HZ / 3600
-    save_network(
-        network,
-        options.path,
-        {"data": options.data, "options": options.model_dump(mode="json", exclude={"path", "data"})},
-    )
-    error, used = measure(network.eval(), heldout or fitted[:50])
-    return FittedCodec(options.path, len(fitted), hours, error, used)
+    del frames
+    train(network, head, long_enough, options, say)
+    header: dict[str, object] = {
+        "data": options.data,
+        "options": options.model_dump(mode="json", exclude={"path", "data"}),
+    }
+    save_network(network, options.path, header | ({"teacher_sha256": teacher.sha256} if teacher else {}))
+    error, content, used = measure(network.eval(), head, heldout or fitted[:50])
+    return FittedCodec(options.path, len(fitted), hours, error, content, used)
 
 
-def log_mels(utterances: Iterable[Utterance], say: Callable[[str], None]) -> tuple[list[Tensor], list[Tensor]]:
-    """(to fit on, held out): float16 `[80, 2T]` each. Those shorter than a codec frame are left out."""
-    fitted: list[Tensor] = []
-    heldout: list[Tensor] = []
+def hear(
+    utterances: Iterable[Utterance], teacher: Teacher | None, say: Callable[[str], None]
+) -> tuple[list[Heard], list[Heard]]:
+    """(to fit on, held out). Utterances shorter than a codec frame are left out."""
+    fitted: list[Heard] = []
+    heldout: list[Heard] = []
     for utterance in utterances:
         samples = resample(utterance.samples, utterance.rate_hz, melspec.RATE_HZ)
-        whole = len(samples) // (STACK * melspec.HOP) * STACK * melspec.HOP
-        if not whole:
+        n_frames = len(samples) // (STACK * melspec.HOP)
+        if not n_frames:
             continue
-        mel = melspec.log_mel(torch.from_numpy(samples[:whole])).half()
-        (fitted if int(utterance.id, 16) % _HELDOUT_EVERY else heldout).append(mel)
+        mel = melspec.log_mel(torch.from_numpy(samples[: n_frames * STACK * melspec.HOP])).half()
+        states = teacher.states(utterance, n_frames) if teacher else torch.zeros(n_frames, 0, dtype=torch.float16)
+        (fitted if int(utterance.id, 16) % _HELDOUT_EVERY else heldout).append(Heard(mel, states))
         if (len(fitted) + len(heldout)) % 500 == 0:
-            say(f"log-mels of {len(fitted) + len(heldout)} utterances")
+            say(f"heard {len(fitted) + len(heldout)} utterances")
     return fitted, heldout
 
 
-def train(network: MelCodecNetwork, mels: list[Tensor], options: FitCodecOptions, say: Callable[[str], None]) -> None:
+def train(
+    network: MelCodecNetwork,
+    head: ContentHead | None,
+    heard: list[Heard],
+    options: FitCodecOptions,
+    say: Callable[[str], None],
+) -> None:
     """Fit in place: first without quantiser, then codebooks from k-means, which follow the encoder from there on."""
     generator = torch.Generator().manual_seed(options.seed)
-    lengths = np.array([mel.shape[1] for mel in mels], dtype=np.float64)
+    lengths = np.array([h.mel.shape[1] for h in heard], dtype=np.float64)
     shares = torch.from_numpy(lengths / lengths.sum())
-    optimizer = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    parameters = [*network.parameters(), *(head.parameters() if head else [])]
+    optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, options.steps))
     network.train()
-    started, errors = time.perf_counter(), []
+    started, errors, distances = time.perf_counter(), [], []
     for step in range(1, options.steps + 1):
-        batch = torch.stack(
-            [_crop(mels[i], options.crop_frames, generator) for i in _draw(shares, options.batch, generator)]
-        )
+        batch, states = _crops(heard, shares, options.batch, options.crop_frames, generator)
         latent = network.latent(batch)
-        flat = latent.flatten(0, 1)
         if step <= options.steps_plain:
-            quantised, commitment = (
-                network.quantiser.project_out(network.quantiser.project_in(flat)),
-                flat.new_zeros(()),
-            )
+            quantised, first = network.unquantised(latent)
+            commitment = latent.new_zeros(())
         else:
-            quantised, _, commitment = network.quantiser(flat, generator)
-        difference = (network.restore(quantised.view_as(latent)) - batch) / network.deviation[:, None]
+            keep = _kept(options, generator)
+            quantised, first, commitment = network.quantise(latent, keep, generator)
+        difference = (network.restore(quantised) - batch) / network.deviation[:, None]
         # Absolute error keeps edges sharp, squared error large deviations away.
         loss = difference.abs().mean() + 0.5 * difference.square().mean() + options.commitment_weight * commitment
+        if head:
+            distance = head.distance(first, states)
+            distances.append(distance.item())
+            loss = loss + options.distil_weight * distance
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
         errors.append(float((difference.detach().abs() * network.deviation[:, None]).mean()))
         if step == options.steps_plain:
-            seen = [
-                _crop(mels[i], options.crop_frames, generator) for i in _draw(shares, 20 * options.batch, generator)
-            ]
             with torch.no_grad():
-                network.quantiser.initialise(network.latent(torch.stack(seen)).flatten(0, 1), generator)
+                seen, _ = _crops(heard, shares, 20 * options.batch, options.crop_frames, generator)
+                network.initialise(network.latent(seen), generator)
         if step % options.log_every == 0:
-            rate = step / (time.perf_counter() - started)
-            say(
-                f"step {step} of {options.steps}  error {np.mean(errors):.3f}  {(options.steps - step) / rate / 60:.1f} min left"
-            )
+            left = (options.steps - step) * (time.perf_counter() - started) / step / 60
+            cosine = f"  content {1 - np.mean(distances):.3f}" if head else ""
+            say(f"step {step} of {options.steps}  error {np.mean(errors):.3f}{cosine}  {left:.1f} min left")
             errors.clear()
+            distances.clear()
 
 
 @torch.inference_mode()
-def measure(network: MelCodecNetwork, mels: list[Tensor]) -> tuple[float, tuple[int, ...]]:
-    """(mean absolute error of log-mel, codes in use by codebook) over whole utterances."""
-    total, count = 0.0, 0
+def measure(
+    network: MelCodecNetwork, head: ContentHead | None, heard: list[Heard]
+) -> tuple[float, float | None, tuple[int, ...]]:
+    """(mean absolute error of log-mel, mean cosine with the teacher's states, codes in use by codebook) over whole utterances."""
+    total, cosines, n_frames = 0.0, 0.0, 0
     codes = []
-    for mel in mels:
+    for mel, states in heard:
         codes.append(network.encode(mel.float()))
         total += float(F.l1_loss(network.decode(codes[-1]), mel.float(), reduction="sum"))
-        count += mel.numel()
-    return total / count, tuple(len(row.unique()) for row in torch.cat(codes, dim=1))
+        n_frames += len(states)
+        if head:
+            cosines += len(states) * (1 - float(head.distance(network.first(codes[-1]), states.float())))
+    used = tuple(len(row.unique()) for row in torch.cat(codes, dim=1))
+    return total / (n_frames * STACK * melspec.N_MELS), cosines / n_frames if head else None, used
+
+
+def _kept(options: FitCodecOptions, generator: torch.Generator) -> Tensor:
+    """int64 `[B]`: from how many codebooks each crop is restored."""
+    keep = torch.full((options.batch,), options.levels)
+    chosen = torch.rand(options.batch, generator=generator) < options.prefix_share
+    keep[chosen] = torch.randint(1, options.levels + 1, (int(chosen.sum()),), generator=generator)
+    return keep
 
 
 def _draw(shares: Tensor, count: int, generator: torch.Generator) -> list[int]:
@@ -180,10 +231,16 @@ def _draw(shares: Tensor, count: int, generator: torch.Generator) -> list[int]:
     return torch.multinomial(shares, count, replacement=True, generator=generator).tolist()
 
 
-def _crop(mel: Tensor, n_frames: int, generator: torch.Generator) -> Tensor:
-    """float32 `[80, 2 n_frames]` out of `[80, M]`, from anywhere in it."""
-    start = int(torch.randint(0, mel.shape[1] - n_frames * STACK + 1, (1,), generator=generator))
-    return mel[:, start : start + n_frames * STACK].float()
+def _crops(
+    heard: list[Heard], shares: Tensor, count: int, n_frames: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """`count` crops from anywhere: float32 log-mels `[count, 80, 2 n_frames]` and states `[count, n_frames, dim]`."""
+    mels, states = [], []
+    for i in _draw(shares, count, generator):
+        start = int(torch.randint(0, heard[i].mel.shape[1] // STACK - n_frames + 1, (1,), generator=generator))
+        mels.append(heard[i].mel[:, start * STACK : (start + n_frames) * STACK].float())
+        states.append(heard[i].states[start : start + n_frames].float())
+    return torch.stack(mels), torch.stack(states)
 
 
 def _rate(step: int, steps: int) -> float:

@@ -32,7 +32,7 @@ class MelCodec:
         """Raises MissingWeights; UserError for a file of another kind or more codebooks than it has."""
         weight = locate(model)
         self._network = load_network(weight.path)
-        available = self._network.quantiser.sizes
+        available = self._network.sizes
         self.sizes = available[: check_codebooks(n_codebooks, len(available), len(available), model)]
         self.sha256 = weight.sha256
         self._network.to("cuda" if torch.cuda.is_available() else "cpu")

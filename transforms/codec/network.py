@@ -1,5 +1,7 @@
 """The network of the mel codec: log-mel frames -> residual codes -> log-mel frames."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -8,6 +10,20 @@ from transforms.taste.rvq import ResidualVQ
 
 STACK = 2
 """Mel frames in a codec frame."""
+
+
+class Quantised(NamedTuple):
+    """What a training pass through the quantisers gives; gradients pass straight through to the encoder.
+
+    Attributes:
+        vectors: `[B, T, C]`, for the decoder.
+        first: `[B, T, C]`, the branch through the first codebook; without a branch, the same as `vectors`.
+        commitment: scalar, as in `transforms.taste.rvq`.
+    """
+
+    vectors: Tensor
+    first: Tensor
+    commitment: Tensor
 
 
 class Block(nn.Module):
@@ -47,12 +63,13 @@ class MelCodecNetwork(nn.Module):
         levels: int = 4,
         size: int = 1024,
         code_dim: int = 64,
-        dropout: float = 0.1,
+        content_blocks: int = 0,
     ) -> None:
         """
         Args:
             levels, size, code_dim: codebooks, codes in each, and dimensions they live in.
-            dropout: share of training frames that keep only their first levels.
+            content_blocks: blocks of a branch of the encoder whose output the first codebook codes, in a space of its own;
+                the others code what it leaves of the encoder's output. 0: no branch, all code the encoder's output.
         """
         super().__init__()
         self.shape = {
@@ -64,12 +81,17 @@ class MelCodecNetwork(nn.Module):
             "levels": levels,
             "size": size,
             "code_dim": code_dim,
+            "content_blocks": content_blocks,
         }
         self.register_buffer("mean", torch.zeros(N_MELS))
         self.register_buffer("deviation", torch.ones(N_MELS))
         self.enter = nn.Conv1d(STACK * N_MELS, channels, 3, padding=1)
         self.encoder = nn.Sequential(*(Block(channels, expansion, kernel) for _ in range(encoder_blocks)))
-        self.quantiser = ResidualVQ(channels, levels=levels, size=size, code_dim=code_dim, dropout=dropout)
+        self.content = nn.Sequential(*(Block(channels, expansion, kernel) for _ in range(content_blocks)))
+        if content_blocks:
+            self.content_quantiser = ResidualVQ(channels, levels=1, size=size, code_dim=code_dim)
+            self.content_out = nn.Linear(channels, channels)
+        self.quantiser = ResidualVQ(channels, levels=levels - bool(content_blocks), size=size, code_dim=code_dim)
         self.decoder = nn.Sequential(*(Block(channels, expansion, kernel) for _ in range(decoder_blocks)))
         self.leave = nn.Conv1d(channels, STACK * N_MELS, 3, padding=1)
 
@@ -91,12 +113,87 @@ class MelCodecNetwork(nn.Module):
         normal = stacked.permute(0, 2, 3, 1).reshape(n_batch, N_MELS, n_frames * STACK)
         return normal * self.deviation[:, None] + self.mean[:, None]
 
+    @property
+    def codebooks(self) -> Tensor:
+        """`[K, size, code_dim]`. With a branch, the first is in another space than the rest."""
+        rest = self.quantiser.codebooks
+        return torch.cat([self.content_quantiser.codebooks, rest]) if self.content else rest
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        levels, size, _ = self.codebooks.shape
+        return (size,) * levels
+
+    def unquantised(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """`[B, T, C]` through the quantisers' projections alone -> (what `restore` gets, the branch)."""
+        if not self.content:
+            whole = _projected(self.quantiser, latent)
+            return whole, whole
+        first = _projected(self.content_quantiser, self._branch(latent))
+        content = self.content_out(first.detach())
+        return content + _projected(self.quantiser, latent - content), first
+
+    @torch.no_grad()
+    def initialise(self, latent: Tensor, generator: torch.Generator) -> None:
+        """Set projections and codebooks by k-means on `[B, T, C]`."""
+        flat = latent.flatten(0, 1)
+        if self.content:
+            branch = self._branch(latent).flatten(0, 1)
+            self.content_quantiser.initialise(branch, generator)
+            flat = flat - self.content_out(self.content_quantiser.decode(self.content_quantiser.encode(branch)))
+        self.quantiser.initialise(flat, generator)
+
+    def quantise(self, latent: Tensor, keep: Tensor, generator: torch.Generator) -> Quantised:
+        """One training pass.
+
+        Args:
+            latent: `[B, T, C]`. keep: int64 `[B]`, of how many codebooks each item's sound is to be restored, 1 to K.
+        """
+        n_frames = latent.shape[1]
+        keep = keep.repeat_interleave(n_frames)
+        if not self.content:
+            vectors, _, commitment = self.quantiser(latent.flatten(0, 1), generator, keep)
+            return Quantised(vectors.view_as(latent), vectors.view_as(latent), commitment)
+        first, _, commitment = self.content_quantiser(
+            self._branch(latent).flatten(0, 1), generator, torch.ones_like(keep)
+        )
+        # Restoring the sound does not reach the branch: its codebook would turn to the sound, the voice with it.
+        content = self.content_out(first.detach())
+        rest, _, more = self.quantiser(latent.flatten(0, 1) - content, generator, keep - 1)
+        total = content + rest * (keep > 1)[:, None]
+        return Quantised(total.view_as(latent), first.view_as(latent), commitment + more)
+
     @torch.inference_mode()
     def encode(self, log_mel: Tensor) -> Tensor:
         """Log-mel `[80, 2T]` -> int64 codes `[K, T]`."""
-        return self.quantiser.encode(self.latent(log_mel[None])[0]).T
+        latent = self.latent(log_mel[None])
+        if not self.content:
+            return self.quantiser.encode(latent[0]).T
+        first = self.content_quantiser.encode(self._branch(latent)[0])
+        rest = self.quantiser.encode(latent[0] - self.content_out(self.content_quantiser.decode(first)))
+        return torch.cat([first, rest], dim=1).T
 
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:
         """int64 codes `[k, T]`, the first k of K codebooks -> log-mel `[80, 2T]`."""
-        return self.restore(self.quantiser.decode(codes.T)[None])[0]
+        if not self.content:
+            quantised = self.quantiser.decode(codes.T)
+        else:
+            quantised = self.content_out(self.first(codes))
+            if len(codes) > 1:
+                quantised = quantised + self.quantiser.decode(codes[1:].T)
+        return self.restore(quantised[None])[0]
+
+    @torch.inference_mode()
+    def first(self, codes: Tensor) -> Tensor:
+        """int64 codes `[k, T]` -> `[T, C]`: the vectors of the first codebook, in the branch's own space."""
+        return self.content_quantiser.decode(codes[:1].T)
+
+    def _branch(self, latent: Tensor) -> Tensor:
+        """`[B, T, C]` -> the same, of the first codebook's branch."""
+        return self.content(latent.transpose(1, 2)).transpose(1, 2)
+
+
+def _projected(quantiser: ResidualVQ, vectors: Tensor) -> Tensor:
+    """`[..., C]` into the quantiser's space and back."""
+    return quantiser.project_out(quantiser.project_in(vectors))

@@ -109,13 +109,18 @@ class ResidualVQ(nn.Module):
         """int64 `[N, r]`, the first `r` of R levels -> `[N, dim]`."""
         return self.project_out(self.latent(indices))
 
-    def forward(self, vectors: Tensor, generator: torch.Generator) -> Quantised:
-        """Quantise `[N, dim]`. In training mode levels are dropped and the codebooks move, both as `generator` decides."""
+    def forward(self, vectors: Tensor, generator: torch.Generator, keep: Tensor | None = None) -> Quantised:
+        """Quantise `[N, dim]`. In training mode levels are dropped and the codebooks move, both as `generator` decides.
+
+        Args:
+            keep: int64 `[N]`, how many levels each vector keeps, instead of those that `generator` drops.
+        """
         levels = len(self.codebooks)
-        keep = torch.full((len(vectors),), levels)
-        if self.training:
-            dropped = torch.rand(len(vectors), generator=generator) < self.dropout
-            keep[dropped] = torch.randint(1, levels + 1, (int(dropped.sum()),), generator=generator)
+        if keep is None:
+            keep = torch.full((len(vectors),), levels)
+            if self.training:
+                dropped = torch.rand(len(vectors), generator=generator) < self.dropout
+                keep[dropped] = torch.randint(1, levels + 1, (int(dropped.sum()),), generator=generator)
         projected = self.project_in(vectors)
         total = torch.zeros_like(projected)
         commitment = projected.new_zeros(())

@@ -28,7 +28,7 @@ def run_fit(
     beam_args: Sequence[str] = (),
     say: Say = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> int:
-    """Fit `what` (units, bpe, codec, taste, sound, align, chars or overlap) on a corpus and write it to `out`. Returns the exit code.
+    """Fit `what` (one of the command's choices) on a corpus and write it to `out`. Returns the exit code.
 
     Raises UserError: no corpus there, options that do not exist, too little data, a corpus without what the fit needs.
     """

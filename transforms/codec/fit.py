@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from schemas import Utterance
 from transforms.codec import melspec
 from transforms.codec.distil import ContentHead, Teacher
+from transforms.codec.listen import Listener
 from transforms.codec.mel import save_network
 from transforms.codec.network import STACK, MelCodecNetwork
 from transforms.options import Options
@@ -34,9 +35,9 @@ class FitCodecOptions(Options):
     """The data, its size and its licence in one sentence; written into the file's header."""
     levels: int = 4
     """Codebooks."""
-    size: int = 1024
+    size: int = 2048
     """Codes in each."""
-    steps: int = 3000
+    steps: int = 3500
     """Steps in all."""
     steps_plain: int = 300
     """Steps before the codebooks are set by k-means; until then nothing is quantised."""
@@ -53,9 +54,17 @@ class FitCodecOptions(Options):
     distil_weight: float = Field(default=1.0, ge=0)
     """Weight of the distance between what the first codebook says and the teacher's states; 0 fits without a teacher."""
     distil_model: str = "whisper-tiny"
-    """The teacher: weights of openai-whisper, a name or a path."""
+    """The teacher, and who hears: weights of openai-whisper, a name or a path."""
     distil_layer: int = 3
     """The teacher's layer whose states are learnt, as in `units.layer`."""
+    heard_weight: float = Field(default=1.0, ge=0)
+    """Weight of how differently the teacher hears what is restored (transforms/codec/listen.py); 0 does without."""
+    heard_share: float = Field(default=0.5, gt=0, le=1)
+    """Share of the steps, the last ones, that have that loss; it takes twice the time of all the rest."""
+    heard_crops: int = Field(default=8, ge=1)
+    """Crops of a step that it is taken on."""
+    gain_db: float = Field(default=6.0, ge=0)
+    """Crops are made louder or softer by up to this, so that the codec does not depend on how loud a recording is."""
     content_blocks: int = Field(default=3, ge=1)
     """Blocks of the encoder's branch that the first codebook codes; there is none where `distil_weight` is 0."""
     log_every: int = 100
@@ -122,7 +131,8 @@ def fit_codec(utterances: Iterable[Utterance], options: FitCodecOptions, say: Ca
     network.deviation.copy_(frames.std(1))
     hours = frames.shape[1] * melspec.HOP / melspec.RATE_HZ / 3600
     del frames
-    train(network, head, long_enough, options, say)
+    listener = Listener(options.distil_model) if options.heard_weight else None
+    train(network, head, listener, long_enough, options, say)
     header: dict[str, object] = {
         "data": options.data,
         "options": options.model_dump(mode="json", exclude={"path", "data"}),
@@ -154,6 +164,7 @@ def hear(
 def train(
     network: MelCodecNetwork,
     head: ContentHead | None,
+    listener: Listener | None,
     heard: list[Heard],
     options: FitCodecOptions,
     say: Callable[[str], None],
@@ -166,9 +177,13 @@ def train(
     optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, options.steps))
     network.train()
-    started, errors, distances = time.perf_counter(), [], []
+    started = time.perf_counter()
+    errors: list[float] = []
+    distances: list[float] = []
+    unlike: list[float] = []
     for step in range(1, options.steps + 1):
         batch, states = _crops(heard, shares, options.batch, options.crop_frames, generator)
+        batch = _louder(batch, options.gain_db, generator)
         latent = network.latent(batch)
         if step <= options.steps_plain:
             quantised, first = network.unquantised(latent)
@@ -176,13 +191,19 @@ def train(
         else:
             keep = _kept(options, generator)
             quantised, first, commitment = network.quantise(latent, keep, generator)
-        difference = (network.restore(quantised) - batch) / network.deviation[:, None]
+        restored = network.restore(quantised)
+        difference = (restored - batch) / network.deviation[:, None]
         # Absolute error keeps edges sharp, squared error large deviations away.
         loss = difference.abs().mean() + 0.5 * difference.square().mean() + options.commitment_weight * commitment
         if head:
             distance = head.distance(first, states)
             distances.append(distance.item())
             loss = loss + options.distil_weight * distance
+        if listener and step > (1 - options.heard_share) * options.steps:
+            some = slice(options.heard_crops)
+            heard_distance = listener.distance(restored[some], batch[some])
+            unlike.append(heard_distance.item())
+            loss = loss + options.heard_weight * heard_distance
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -191,14 +212,15 @@ def train(
         errors.append(float((difference.detach().abs() * network.deviation[:, None]).mean()))
         if step == options.steps_plain:
             with torch.no_grad():
-                seen, _ = _crops(heard, shares, 20 * options.batch, options.crop_frames, generator)
+                seen, _ = _crops(heard, shares, 40 * options.batch, options.crop_frames, generator)
                 network.initialise(network.latent(seen), generator)
         if step % options.log_every == 0:
             left = (options.steps - step) * (time.perf_counter() - started) / step / 60
             cosine = f"  content {1 - np.mean(distances):.3f}" if head else ""
-            say(f"step {step} of {options.steps}  error {np.mean(errors):.3f}{cosine}  {left:.1f} min left")
-            errors.clear()
-            distances.clear()
+            ears = f"  heard {np.mean(unlike):.3f}" if unlike else ""
+            say(f"step {step} of {options.steps}  error {np.mean(errors):.3f}{cosine}{ears}  {left:.1f} min left")
+            for figures in (errors, distances, unlike):
+                figures.clear()
 
 
 @torch.inference_mode()
@@ -241,6 +263,12 @@ def _crops(
         mels.append(heard[i].mel[:, start * STACK : (start + n_frames) * STACK].float())
         states.append(heard[i].states[start : start + n_frames].float())
     return torch.stack(mels), torch.stack(states)
+
+
+def _louder(log_mel: Tensor, gain_db: float, generator: torch.Generator) -> Tensor:
+    """Each item of `[B, 80, M]` by as many dB, up or down."""
+    gain = (torch.rand(len(log_mel), 1, 1, generator=generator) * 2 - 1) * gain_db
+    return (log_mel + gain * (math.log(10) / 20)).clamp(min=math.log(melspec.FLOOR))
 
 
 def _rate(step: int, steps: int) -> float:

@@ -213,6 +213,7 @@ def main() -> None:
         "antiphon, joint (default)": ours("joint"),
         "antiphon, phones": ours("phones"),
         "antiphon, gmm": ours("gmm"),
+        "antiphon, chars": ours("chars"),
         "ctc-forced-aligner's core on the phones' emissions": CppCore(),
         "openai-whisper, word_timestamps (with recognition)": whisper_timestamps,
     }

@@ -1,6 +1,6 @@
 """Words invented where nobody speaks: openai-whisper's own `transcribe` and this pipeline, same weights, same sounds.
 
-python -m benchmarks.invented [--seconds N] [--kinds KIND ...]
+python -m benchmarks.invented [--seconds N] [--kinds KIND ...] [--runs RUN ...]
 """
 
 import argparse
@@ -105,9 +105,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=20.0, help="length of each sound")
     parser.add_argument("--kinds", nargs="+", help="only these kinds")
+    parser.add_argument("--runs", nargs="+", choices=[*RUNS], default=[*RUNS], help="only these runs")
     arguments = parser.parse_args()
     found = [s for s in sounds(arguments.seconds) if not arguments.kinds or s.kind in arguments.kinds]
-    runs = {name: run(found) for name, run in RUNS.items()}
+    runs = {name: run(found) for name, run in RUNS.items() if name in arguments.runs}
     print(machine("torch", "openai-whisper", "onnxruntime"))
     print(f"{len(found)} sounds of {arguments.seconds:.0f} s; Whisper tiny; words kept / utterances with words\n")
     print(report(found, runs))

@@ -5,15 +5,17 @@ python -m benchmarks.speakers [--threshold D] [--sweep]
 First recordings joined from the clips of one to four readers of LibriSpeech test-other, with no overlap, on which the threshold was
 chosen; then the meetings.
 
-The meetings are half minutes of AMI, whose reference turns overlap; overlap is scored. The grouping gives each moment one speaker,
-so what a second speaker says at the same time is always missed. pyannote.metrics counts: missed speech, false alarm and confusion,
-over the reference's speech, summed over all clips; the collar is left out of it on each side of a reference boundary.
+The meetings are half minutes of AMI, whose reference turns overlap; overlap is scored. The grouping gives each moment one speaker;
+where the overlap detector hears two, the speaker who is nearest in time is added ("and overlap"). Speech is what the VAD gives 0.5,
+as the windows that are grouped, or a lower value for the turns alone. pyannote.metrics counts: missed speech, false alarm and
+confusion, over the reference's speech, summed over all clips; the collar is left out of it on each side of a reference boundary.
 """
 
 import argparse
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import soundfile
@@ -25,6 +27,8 @@ from benchmarks.common import DATA, clips, machine, table
 from transforms.segment import regions
 from transforms.speaker.clustering import Turn, cluster, spoken, turns
 from transforms.speaker.encoder import SpeakerEncoder, louder, starts
+from transforms.speaker.fit_overlap import marked
+from transforms.speaker.overlap import OverlapDetector, spans, with_second
 from transforms.speaker.stage import SpeakerOptions
 from transforms.vad import HOP, HOP_S, RATE_HZ, SileroVad
 from transforms.weights import locate
@@ -74,24 +78,75 @@ def meetings() -> dict[str, tuple[np.ndarray, list[tuple[float, float, str]]]]:
     return made
 
 
-def parts(samples: np.ndarray, vad: SileroVad, encoder: SpeakerEncoder, options: SpeakerOptions) -> tuple:
-    """Windows' starts and embeddings of a recording's speech, its speech by step, its length in seconds, and the time it took."""
+LOW = 0.2
+"""The lower threshold of the VAD."""
+
+
+@dataclass
+class Parts:
+    """A recording before its windows are grouped.
+
+    Attributes:
+        first, embeddings: starts and embeddings `[W]` of the windows with speech. speech, more: bool `[T]` by steps of the VAD, at
+        0.5 and at LOW. voices: probabilities `[T, 3]` of the overlap detector. took_s: by the processor, without the detector.
+    """
+
+    first: np.ndarray
+    embeddings: np.ndarray
+    speech: np.ndarray
+    more: np.ndarray
+    voices: np.ndarray
+    length_s: float
+    took_s: float
+
+
+def parts(
+    samples: np.ndarray, vad: SileroVad, encoder: SpeakerEncoder, detector: OverlapDetector, options: SpeakerOptions
+) -> Parts:
     started = time.process_time()
-    speech = np.zeros(-(-len(samples) // HOP), bool)
-    for span in regions(vad.probabilities(samples, RATE_HZ), 0.5, HOP, len(samples)):
-        speech[span.start // HOP : -(-span.end // HOP)] = True
+    probabilities = vad.probabilities(samples, RATE_HZ)
+    speech, more = (
+        steps(regions(probabilities, threshold, HOP, len(samples)), len(probabilities)) for threshold in (0.5, LOW)
+    )
     hop = round(options.hop_s * 100)
     first = np.array(starts(len(samples), hop))
     embeddings = encoder.windows([louder(samples)], hop)[0]
     kept = spoken(first, speech, HOP_S)
-    return first[kept], embeddings[kept], speech, len(samples) / RATE_HZ, time.process_time() - started
+    took_s = time.process_time() - started
+    voices = detector.voices(samples)
+    return Parts(first[kept], embeddings[kept], speech, more, voices, len(samples) / RATE_HZ, took_s)
 
 
-def grouped(parts_: Mapping[str, tuple], threshold: float, least: int) -> dict[str, list[Turn]]:
-    return {
-        clip: turns(first, cluster(embeddings, threshold, least), speech, HOP_S)
-        for clip, (first, embeddings, speech, *_) in parts_.items()
-    }
+def steps(found: Sequence, count: int) -> np.ndarray:
+    speech = np.zeros(count, bool)
+    for span in found:
+        speech[span.start // HOP : -(-span.end // HOP)] = True
+    return speech
+
+
+def grouped(
+    found: Mapping[str, Parts], threshold: float, least: int, *, low: bool = False, overlap: float | None = None
+) -> dict[str, list[Turn]]:
+    """`low`: turns take in what only the lower VAD threshold calls speech. `overlap`: the detector's threshold."""
+    made = {}
+    for name, p in found.items():
+        made[name] = turns(p.first, cluster(p.embeddings, threshold, least), p.more if low else p.speech, HOP_S)
+        if overlap is not None:
+            made[name] = with_second(made[name], spans(p.voices[:, 2], overlap))
+    return made
+
+
+def detected(reference: Mapping[str, Sequence], found: Mapping[str, Parts], threshold: float) -> tuple[float, float]:
+    """(precision, recall) of the overlap detector by frames of 10 ms."""
+    heard, both = [], []
+    for name, p in found.items():
+        count = np.zeros(len(p.voices), int)
+        for start_s, end_s, _ in reference[name]:
+            count[round(100 * start_s) : round(100 * end_s)] += 1
+        heard.append(marked(p.voices[:, 2], threshold))
+        both.append(count > 1)
+    hits = (np.concatenate(heard) & np.concatenate(both)).sum()
+    return hits / max(1, np.concatenate(heard).sum()), hits / max(1, np.concatenate(both).sum())
 
 
 def error_rate(
@@ -122,21 +177,26 @@ def main() -> None:
     torch.set_num_threads(1)
     print(machine("torch", "scipy", "pyannote.metrics"))
     vad, encoder = SileroVad(locate("silero-vad").path), SpeakerEncoder(locate(options.model).path)
+    assert options.overlap is not None
+    detector = OverlapDetector(locate(options.overlap).path, options.encoder)
     for what, recordings in (("joined readers", joined()), ("AMI meetings", meetings())):
         reference = {name: said for name, (_, said) in recordings.items()}
-        found = {name: parts(samples, vad, encoder, options) for name, (samples, _) in recordings.items()}
-        lengths = {name: made[3] for name, made in found.items()}
-        total_s, took_s = sum(lengths.values()), sum(made[4] for made in found.values())
+        found = {name: parts(samples, vad, encoder, detector, options) for name, (samples, _) in recordings.items()}
+        lengths = {name: p.length_s for name, p in found.items()}
+        total_s, took_s = sum(lengths.values()), sum(p.took_s for p in found.values())
         print(
             f"\n{what}: {len(lengths)}, {total_s:.0f} s; {total_s / took_s:.0f} times real time on one thread;", end=" "
         )
         print(f"{overlap(reference):.0%} of the reference is said while another one speaks\n")
-        for threshold in np.arange(0.3, 0.51, 0.02) if args.sweep else (args.threshold,):
-            made = grouped(found, float(threshold), options.least_windows)
-            if args.sweep:
+        if args.sweep:
+            for threshold in np.arange(0.3, 0.51, 0.02):
+                made = grouped(found, float(threshold), options.least_windows)
                 print(f"{threshold:.2f}  {error_rate(reference, made, lengths, 0.0)['DER']:.1%}")
-            else:
-                show(reference, made, found, lengths)
+            continue
+        for threshold in (0.3, 0.5, 0.7):
+            precision, recall = detected(reference, found, threshold)
+            print(f"overlap at {threshold}: precision {precision:.1%}, recall {recall:.1%}")
+        show(reference, found, lengths, args.threshold, options)
 
 
 def overlap(reference: Mapping[str, Sequence]) -> float:
@@ -148,22 +208,31 @@ def overlap(reference: Mapping[str, Sequence]) -> float:
 
 def show(
     reference: Mapping[str, Sequence],
-    made: Mapping[str, Sequence],
-    found: Mapping[str, tuple],
+    found: Mapping[str, Parts],
     lengths: Mapping[str, float],
+    threshold: float,
+    options: SpeakerOptions,
 ) -> None:
     """Both tables of one set of recordings: over all of them, beside one speaker, and one by one."""
+    at, least = options.overlap_threshold, options.least_windows
+    made = grouped(found, threshold, least)
     one = {
-        name: [Turn(start_s, end_s, 0) for start_s, end_s, _ in turns(first, np.zeros(len(first), int), speech, HOP_S)]
-        for name, (first, _, speech, *_) in found.items()
+        name: [Turn(*span, 0) for *span, _ in turns(p.first, np.zeros(len(p.first), int), p.speech, HOP_S)]
+        for name, p in found.items()
+    }
+    ways = {
+        "grouped": made,
+        "grouped, and overlap": grouped(found, threshold, least, overlap=at),
+        f"grouped, VAD at {LOW}": grouped(found, threshold, least, low=True),
+        f"grouped, VAD at {LOW}, and overlap": grouped(found, threshold, least, low=True, overlap=at),
+        "one speaker": one,
     }
     rows = []
     for collar in (0.0, 0.25):
-        for name, said in (("grouped", made), ("one speaker", one)):
-            rows.append(
-                [collar, name, *(f"{rate:.1%}" for rate in error_rate(reference, said, lengths, collar).values())]
-            )
-    print(table(["collar s", "speakers", "DER", "missed", "false alarm", "confusion"], rows), "\n")
+        for name, said in ways.items():
+            rates = error_rate(reference, said, lengths, collar)
+            rows.append([collar, name, *(f"{rate:.1%}" for rate in rates.values())])
+    print("\n" + table(["collar s", "speakers", "DER", "missed", "false alarm", "confusion"], rows), "\n")
     rows = []
     for name, length_s in lengths.items():
         rates = [error_rate(reference, said, {name: length_s}, 0.0)["DER"] for said in (made, one)]

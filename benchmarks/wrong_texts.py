@@ -1,6 +1,6 @@
 """How many wrong transcripts of real speech the filter finds, and under which reason; and how many right ones it loses.
 
-python -m benchmarks.wrong_texts [--every N]
+python -m benchmarks.wrong_texts [--every N] [--check-language]
 
 The right text is what Whisper tiny recognises in 60 clips of LibriSpeech test-other and 20 of LJSpeech, segmented by the VAD.
 """
@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 
 from benchmarks.common import clips, machine, table
 from schemas import Block, Piece, Utterance
@@ -19,6 +20,7 @@ from transforms.filter import Filter, FilterOptions
 from transforms.resample import resample
 from transforms.segment import Segment, SegmentOptions
 from transforms.stage import Stage
+from transforms.transcribe.language import LanguageJudge
 from transforms.transcribe.stage import Transcribe, TranscribeOptions
 
 RATE_HZ = 16000
@@ -66,6 +68,16 @@ def first_half(texts: Sequence[str], i: int) -> tuple[str, str]:
     return " ".join(words[: (len(words) + 1) // 2]), "en"
 
 
+def second_half(texts: Sequence[str], i: int) -> tuple[str, str]:
+    words = texts[i].split()
+    return " ".join(words[len(words) // 2 :]), "en"
+
+
+def two_thirds(texts: Sequence[str], i: int) -> tuple[str, str]:
+    words = texts[i].split()
+    return " ".join(words[: len(words) - len(words) // 3]), "en"
+
+
 def foreign(language: str, said_to_be: str) -> Fault:
     return lambda _, i: (SENTENCES[language][i % 2], said_to_be)
 
@@ -79,6 +91,8 @@ FAULTS: dict[str, Fault] = {
     "another clip's text": another,
     "half of the words replaced": replaced,
     "second half missing": first_half,
+    "first half missing": second_half,
+    "last third missing": two_thirds,
     "a German text, as English": foreign("de", "en"),
     **{f"a text in {language}": foreign(language, language) for language in SENTENCES},
 }
@@ -102,14 +116,22 @@ def ready(stage: Stage) -> Stage:
     return stage
 
 
-def judged(utterances: Sequence[Utterance], fault: Fault, align: Stage) -> Counter[str]:
-    """Reasons of the utterances with their texts changed by `fault`; "kept" for those that stay."""
+def judged(
+    utterances: Sequence[Utterance], fault: Fault, align: Stage, heard: Sequence[dict[str, float]] | None
+) -> Counter[str]:
+    """Reasons of the utterances with their texts changed by `fault`; "kept" for those that stay.
+
+    Args:
+        heard: for each the probability of every language, as `transcribe.check_language` finds it.
+    """
     texts = [u.text for u in utterances]
     block = Block(0, RATE_HZ)
     for i, u in enumerate(utterances):
         changed = copy.copy(u)
         changed.text, changed.language = fault(texts, i)
         changed.columns = dict(u.columns)
+        if heard is not None:
+            changed.columns["asr_given_language_prob"] = heard[i][changed.language]
         block.utterances.append(changed)
     block = Filter(FilterOptions(), "joint")(align(block))
     return Counter({"kept": len(block.utterances)}) + Counter(r.reason.value for r in block.rejections)
@@ -118,11 +140,18 @@ def judged(utterances: Sequence[Utterance], fault: Fault, align: Stage) -> Count
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--every", type=int, default=1, help="only every N-th clip")
-    block = recognised(parser.parse_args().every)
+    parser.add_argument("--check-language", action="store_true", help="with transcribe.check_language of whisper-tiny")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    block = recognised(arguments.every)
+    heard = None
+    if arguments.check_language:
+        judge = LanguageJudge("whisper-tiny")
+        heard = [judge.heard([resample(u.samples, u.rate_hz, RATE_HZ)])[0] for u in block.utterances]
     align = ready(Align(AlignOptions()))
     rows = []
     for name, fault in FAULTS.items():
-        found = judged(block.utterances, fault, align)
+        found = judged(block.utterances, fault, align, heard)
         count = sum(found.values())
         reasons = ", ".join(f"{reason} {n}" for reason, n in found.most_common() if reason != "kept")
         rows.append([name, count, count - found["kept"], reasons])

@@ -34,12 +34,16 @@ def pull(args: argparse.Namespace) -> int:
 def config(args: argparse.Namespace) -> int:
     from pipeline.config import Config, help_text
 
+    if args.section in OPTIONS:
+        print(help_text(OPTIONS[args.section]()).strip("\n"))
+        return 0
     text = help_text(Config)
     if args.section:
         if args.section not in Config.model_fields:
-            raise UserError(f"no section {args.section!r}; there are {', '.join(Config.model_fields)}")
+            names = ", ".join([*Config.model_fields, *OPTIONS])
+            raise UserError(f"no section {args.section!r}; there are {names}")
         lines = text.splitlines()
-        wanted = (f"{args.section}:", f"  {args.section}.", f"  {args.section} =")
+        wanted = (f"{args.section}:", f"{args.section}.", f"  {args.section}.", f"  {args.section} =")
         keep = False
         picked = []
         for line in lines:
@@ -48,6 +52,20 @@ def config(args: argparse.Namespace) -> int:
         text = "\n".join(picked)
     print(text.strip("\n"))
     return 0
+
+
+def tokenizers(args: argparse.Namespace) -> int:
+    from pipeline.tokenizers import listing
+
+    print(listing())
+    return 0
+
+
+def convert(args: argparse.Namespace) -> int:
+    from pipeline.convert import run_convert
+
+    normalize = None if args.normalize is None else args.normalize == "true"
+    return run_convert(args.file, args.out, args.preset, args.model, args.layer, normalize)
 
 
 def plan(args: argparse.Namespace) -> int:
@@ -150,15 +168,17 @@ def verify(args: argparse.Namespace) -> int:
 
 
 def inspect(args: argparse.Namespace) -> int:
-    from pipeline.inspect import run_inspect
+    from pipeline.inspect import run_inspect, run_layout
 
+    if args.layout:
+        return run_layout(args.corpus, args.layout, args.assignments, args.trunk, args.id, args.rows, args.steps)
     return run_inspect(args.corpus, row_id=args.id, rows=args.rows, rejected=args.rejected, wav=args.wav)
 
 
 def fit(args: argparse.Namespace) -> int:
     from pipeline.fit import run_fit
 
-    return run_fit(args.what, args.corpus, args.out, args.assignments)
+    return run_fit(args.what, args.corpus, args.out, args.assignments, args.beam)
 
 
 def train(args: argparse.Namespace) -> int:
@@ -181,6 +201,55 @@ def evaluate_loss(args: argparse.Namespace) -> int:
     return 0
 
 
+def evaluate_lm(args: argparse.Namespace) -> int:
+    from pipeline import evaluate_lm as lm
+    from pipeline import files
+    from pipeline.config import load, options_of
+
+    options = options_of(lm.LmOptions, args.assignments, "evaluate lm")
+    config = load(args.config) if args.config else None
+    report, verdicts = lm.evaluate_lm(
+        args.checkpoint, args.suite, args.data, options, config=config, cache=args.cache, say=_aside
+    )
+    if args.out:
+        files.write(args.out, lm.lines_of(verdicts))
+    print(lm.as_json(report) if args.json else lm.table(report))
+    return 0
+
+
+def evaluate_generation(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from pipeline import evaluate_generation as generation
+    from pipeline.config import options_of
+    from pipeline.continuations import PromptOptions
+
+    options = options_of(PromptOptions, args.assignments, "evaluate generation")
+    report = generation.evaluate_generation(args.checkpoint, args.corpus, options, args.out, _aside)
+    print(json.dumps(asdict(report), indent=1) if args.json else generation.table(report, options))
+    return 0
+
+
+def preferences(args: argparse.Namespace) -> int:
+    from pipeline.config import options_of
+    from pipeline.preferences import PreferenceOptions, make_preferences, table
+
+    options = options_of(PreferenceOptions, args.assignments, "preferences")
+    print(table(make_preferences(args.checkpoint, args.corpus, args.out, options, _aside)))
+    return 0
+
+
+def dpo(args: argparse.Namespace) -> int:
+    from pipeline.train import run_dpo
+
+    return run_dpo(args.checkpoint, args.preferences, args.out, args.assignments)
+
+
+def _aside(line: str) -> None:
+    """A line of progress."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def speak(args: argparse.Namespace) -> int:
     from pipeline.speak import speak as say
 
@@ -189,13 +258,59 @@ def speak(args: argparse.Namespace) -> int:
     return 0
 
 
-EVALUATIONS: dict[str, Callable[[argparse.Namespace], int]] = {"loss": evaluate_loss}
+def evaluate_tokens(args: argparse.Namespace) -> int:
+    from pipeline.bench.run import run_evaluate_tokens
+
+    return run_evaluate_tokens(
+        args.corpus,
+        args.tokenizers,
+        rows=args.rows,
+        out=args.out,
+        phones=args.phones,
+        recogniser=args.recogniser,
+        probe_steps=args.probe_steps,
+    )
+
+
+def _lm_options() -> Any:
+    from pipeline.evaluate_lm import LmOptions
+
+    return LmOptions
+
+
+def _prompt_options() -> Any:
+    from pipeline.continuations import PromptOptions
+
+    return PromptOptions
+
+
+def _preference_options() -> Any:
+    from pipeline.preferences import PreferenceOptions
+
+    return PreferenceOptions
+
+
+OPTIONS: dict[str, Callable[[], Any]] = {
+    "evaluate-lm": _lm_options,
+    "evaluate-generation": _prompt_options,
+    "preferences": _preference_options,
+}
+"""Options that are no section of the config; `antiphon config NAME` prints them."""
+
+EVALUATIONS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "loss": evaluate_loss,
+    "lm": evaluate_lm,
+    "generation": evaluate_generation,
+    "tokens": evaluate_tokens,
+}
 """What `antiphon evaluate` can do, by its second word."""
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "doctor": doctor,
     "pull": pull,
     "config": config,
+    "tokenizers": tokenizers,
+    "convert": convert,
     "plan": plan,
     "prepare": prepare,
     "status": status,
@@ -206,5 +321,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "dialogues": dialogues,
     "train": train,
     "evaluate": evaluate,
+    "preferences": preferences,
+    "dpo": dpo,
     "speak": speak,
 }

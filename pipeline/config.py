@@ -3,7 +3,7 @@
 import difflib
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
@@ -29,6 +29,9 @@ from transforms.units.stage import UnitsOptions
 # Stops early: a few lines of YAML can name a list that would fill the memory, written out.
 _BRIEF = reprlib.Repr()
 _BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother = 2, 80, 80
+
+
+Settings = TypeVar("Settings", bound=Options)
 
 
 class ConfigError(UserError):
@@ -122,6 +125,27 @@ def load(path: str | None, assignments: Sequence[str] = ()) -> Config:
     return config
 
 
+def options_of(kind: type[Settings], assignments: Sequence[str], of: str) -> Settings:
+    """Options that are no section of the config, from `a.b=c` assignments. `of`: the command, for the messages.
+
+    Raises ConfigError with every mistake.
+    """
+    values: dict[str, Any] = {}
+    mistakes: list[str] = []
+    for assignment in assignments:
+        try:
+            assign(values, assignment)
+        except ValueError as error:
+            mistakes.append(f"--set {assignment}: {error}")
+    try:
+        options = kind.model_validate(values)
+    except ValidationError as error:
+        mistakes += [explain(e, of, kind) for e in error.errors()]
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return options
+
+
 def assign(values: dict[str, Any], assignment: str) -> None:
     """Set one field of nested `values` by an `a.b=c` assignment whose value is YAML. Raises ValueError where it is neither."""
     name, equals, text = assignment.partition("=")
@@ -172,11 +196,11 @@ def help_text(model: type[BaseModel] = Config, prefix: str = "") -> str:
     lines = []
     for name, field in model.model_fields.items():
         inner = list(_models(field.annotation))
-        if inner:
-            about = " ".join((inner[0].__doc__ or "").split())
+        for choice in inner:
+            about = " ".join((choice.__doc__ or "").split())
             lines.append(f"\n{prefix}{name}: {about}")
-            lines.append(help_text(inner[0], f"{prefix}{name}."))
-        else:
+            lines.append(help_text(choice, f"{prefix}{name}."))
+        if not inner:
             default = (
                 "required" if field.is_required() else yaml.safe_dump(_plain(field.default), default_flow_style=True)
             )

@@ -7,9 +7,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from pipeline import files
 from pipeline.config import ConfigError, assign, explain
 from pipeline.inspect import read_rows
-from pipeline.shards import decode_flac
+from pipeline.shards import decode_flac, read_parquet
 from pipeline.store import Store
 from schemas import Utterance
 from schemas import record as records
@@ -24,9 +25,10 @@ def run_fit(
     corpus: str,
     out: str,
     assignments: Sequence[str],
+    beam_args: Sequence[str] = (),
     say: Say = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> int:
-    """Fit `what` (units, codec, taste or align) on a corpus and write it to `out`. Returns the exit code.
+    """Fit `what` (units, bpe, codec, taste, align, chars or overlap) on a corpus and write it to `out`. Returns the exit code.
 
     Raises UserError: no corpus there, options that do not exist, too little data, a corpus without what the fit needs.
     """
@@ -51,9 +53,20 @@ def run_fit(
         mistakes += [explain(e, f"fit {what}", kind) for e in error.errors()]
     if mistakes:
         raise ConfigError("\n".join(mistakes))
-    if what != "taste" and target.suffix != ".safetensors":
-        raise UserError(f"--out {out}: give the name of a .safetensors file")
+    suffix = ".json" if what == "bpe" else ".safetensors"
+    if what != "taste" and target.suffix != suffix:
+        raise UserError(f"--out {out}: give the name of a {suffix} file")
     target.parent.mkdir(parents=True, exist_ok=True)
+    if what == "units":
+        from pipeline.fit_units import fit_units_of
+        from transforms.units.fit import FitUnitsOptions
+
+        assert isinstance(options, FitUnitsOptions)
+        print(fit_units_of(corpus, options, beam_args, say))
+        return 0
+    if what == "bpe":
+        print(fit(corpus, options))
+        return 0
     try:
         print(fit(utterances(corpus), options, say))
     except ValueError as error:
@@ -63,12 +76,22 @@ def run_fit(
 
 def utterances(corpus: str) -> Iterator[Utterance]:
     """The rows of a corpus as utterances, audio decoded, in the order of the shards; one shard in memory at a time."""
-    for row in read_rows(corpus):
-        samples = decode_flac(row["audio"]["bytes"])
-        rate_hz = round(len(samples) / row["duration_s"])
-        utterance = records.from_row(row, samples, rate_hz)
-        utterance.given = {"speaker": row["speaker"]} if row["speaker"] else {}
-        yield utterance
+    return map(_utterance, read_rows(corpus))
+
+
+def utterances_of(corpus: str, block: str) -> Iterator[Utterance]:
+    """Those of one committed block."""
+    store = Store(corpus)
+    for row in read_parquet(files.read(store.path("data", f"{block}.parquet"))):
+        yield _utterance(row)
+
+
+def _utterance(row: dict[str, Any]) -> Utterance:
+    samples = decode_flac(row["audio"]["bytes"])
+    rate_hz = round(len(samples) / row["duration_s"])
+    utterance = records.from_row(row, samples, rate_hz)
+    utterance.given = {"speaker": row["speaker"]} if row["speaker"] else {}
+    return utterance
 
 
 def _fit(what: str) -> tuple[type[Options], Callable[..., Any]]:
@@ -77,6 +100,10 @@ def _fit(what: str) -> tuple[type[Options], Callable[..., Any]]:
         from transforms.units.fit import FitUnitsOptions, fit_units
 
         return FitUnitsOptions, fit_units
+    if what == "bpe":
+        from pipeline.fit_bpe import FitBpeOptions, fit_bpe
+
+        return FitBpeOptions, fit_bpe
     if what == "codec":
         from transforms.codec.fit import FitCodecOptions, fit_codec
 
@@ -85,6 +112,14 @@ def _fit(what: str) -> tuple[type[Options], Callable[..., Any]]:
         from transforms.align.fit import FitAlignOptions, fit_align
 
         return FitAlignOptions, fit_align
+    if what == "chars":
+        from transforms.align.fit_chars import FitCharsOptions, fit_chars
+
+        return FitCharsOptions, fit_chars
+    if what == "overlap":
+        from transforms.speaker.fit_overlap import FitOverlapOptions, fit_overlap
+
+        return FitOverlapOptions, fit_overlap
     from transforms.taste.fit import fit_taste
     from transforms.taste.options import FitTasteOptions
 

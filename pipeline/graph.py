@@ -66,10 +66,10 @@ def run(
         with watched(beam_args):
             pipeline.run().wait_until_finish()
     except Exception as error:
-        told = _told(error)
-        if told is None:
+        message = told(error)
+        if message is None:
             raise
-        raise UserError(told) from error
+        raise UserError(message) from error
     finally:
         logger.removeFilter(quiet)
 
@@ -81,7 +81,7 @@ class _Quiet(logging.Filter):
         return not (record.exc_info and isinstance(record.exc_info[1], UserError))
 
 
-def _told(error: Exception) -> str | None:
+def told(error: Exception) -> str | None:
     """The message of the UserError behind an error of Beam's, which hands on a worker's traceback as text; None without one."""
     if isinstance(error, UserError):
         return _plain(str(error))

@@ -81,6 +81,64 @@ def run_inspect(corpus: str, row_id: str | None, rows: int, rejected: bool, wav:
     return 0
 
 
+def run_layout(
+    corpus: str, name: str, assignments: Sequence[str], trunk: str, row_id: str | None, rows: int, steps: int
+) -> int:
+    """Print examples as a layout puts them in sequence, each as a table of rows and steps.
+
+    Args:
+        assignments: options of the layout, `a=b`. trunk: whose tokenizer writes the words; empty for the default of `train`.
+        row_id: only the example whose id begins so. steps: positions to draw.
+
+    Raises UserError for a layout or option that there is not, a trunk without a tokenizer, or a corpus without the streams.
+    """
+    from pydantic import ValidationError
+
+    from pipeline.config import assign, explain
+    from training.layouts import NAMES, make
+    from training.layouts.drawing import draw, summary
+    from training.options import TrainOptions
+    from training.reader import Corpus
+    from training.text import load_text
+    from transforms.weights import locate
+
+    if name not in NAMES:
+        raise UserError(f"no layout {name!r}; there are {', '.join(NAMES)}")
+    values: dict[str, Any] = {}
+    try:
+        for assignment in assignments:
+            assign(values, assignment)
+        options = NAMES[name].model_validate({**values, "name": name})
+    except ValidationError as error:
+        raise UserError("\n".join(explain(e, f"layout {name}", NAMES[name]) for e in error.errors())) from None
+    except ValueError as error:
+        raise UserError(f"--set: {error}") from None
+    opened = Corpus(corpus)
+    text = load_text(locate(trunk or TrainOptions().trunk).path)
+    layout = make(options, text.vocabulary, opened.cards)
+    starts = text.vocabulary.starts_word
+
+    def written(i: int) -> str:
+        piece = text.tokenizer.decode([i]).strip()
+        return piece if starts[i] else f"-{piece}"
+
+    shown = 0
+    for shard in opened.shards:
+        try:
+            for example in layout.examples(opened.rows(None, layout.columns, shards=[shard]), text.encode):
+                if shown == rows or not example.id.startswith(row_id or ""):
+                    continue
+                laid = layout.apply(example)
+                print(f"{show(example.id)}  {example.audio_s:.2f} s  layout {name}: {summary(layout, laid)}")
+                print(show("\n".join(draw(layout, laid, written, steps)), keep="\n"), end="\n\n")
+                shown += 1
+        except ValueError as error:
+            raise UserError(f"{shard.path}: {error}") from None
+    if row_id and not shown:
+        raise UserError(f"{corpus}: no row whose id starts with {row_id}")
+    return 0
+
+
 def _write_wav(flac: bytes, path: str) -> None:
     import io
 

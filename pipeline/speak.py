@@ -56,7 +56,9 @@ def speak(
         )
     options = codec_options(run.cards["codec"], codec)
     said = generate(run, text, max_s=max_s, sampling=Sampling(temperature=temperature, seed=seed))
-    samples, rate_hz = sound(options, said.codes)
+    # Of two speakers, the model's own; frames in which it is silent have no codes.
+    codes = said.codes[: len(run.cards["codec"].sizes)]
+    samples, rate_hz = sound(options, codes[:, (codes >= 0).all(axis=0)])
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(str(out), samples, rate_hz, subtype="PCM_16")
     unsaid = max(0, len(text.split()) - len(said.words))

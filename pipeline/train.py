@@ -2,7 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from pydantic import ValidationError
+
+from pipeline.config import ConfigError, assign, explain
 from pipeline.store import Store
 from training.options import TrainOptions
 from transforms.weights import locate
@@ -18,7 +22,8 @@ def run_train(options: TrainOptions, corpora: Sequence[str], out: str) -> int:
     """
     from training.train import train
 
-    trunk = locate(options.trunk).path
+    # With DPO the beginning is a checkpoint, and no text LM is asked for.
+    trunk = Path() if options.dpo else locate(options.trunk).path
     with Store(out).lock(None):  # two runs into one folder would write one log
         result = train(options, list(corpora), trunk, Path(out), say=lambda line: print(line, flush=True))
     if result.before and result.after and result.step > 0 and not result.interrupted:
@@ -28,3 +33,26 @@ def run_train(options: TrainOptions, corpora: Sequence[str], out: str) -> int:
             print(f"  {stream:<10} {before['loss']:8.4f} -> {after[stream]['loss']:8.4f}")
     print(f"checkpoint: {result.checkpoint}\nlog:        {Path(out) / 'log.jsonl'}")
     return INTERRUPTED if result.interrupted else 0
+
+
+def run_dpo(checkpoint: str, preferences: str, out: str, assignments: Sequence[str]) -> int:
+    """Train a checkpoint on preferences into the folder `out`, or go on there. Returns the exit code.
+
+    Raises UserError: options that do not exist, no such files; and what `run_train` raises.
+    """
+    from training.dpo import options_for
+
+    values: dict[str, Any] = {}
+    mistakes = []
+    for assignment in assignments:
+        try:
+            assign(values, assignment)
+        except ValueError as error:
+            mistakes.append(f"--set {assignment}: {error}")
+    try:
+        options = options_for(checkpoint, preferences, values)
+    except ValidationError as error:
+        mistakes += [explain(e, "dpo", TrainOptions) for e in error.errors()]
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return run_train(options, [], out)

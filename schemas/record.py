@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.tokenizer import Tokenizer
-from schemas.utterance import Label, Utterance, Word
+from schemas.utterance import Label, Span, Utterance, Word
 
 _WORD = pa.struct(
     [
@@ -25,6 +25,7 @@ _WORD = pa.struct(
         ("how", pa.string()),
     ]
 )
+_SPAN = pa.struct([("start_s", pa.float32()), ("end_s", pa.float32())])
 _LABEL = pa.struct([("name", pa.string()), ("label", pa.string()), ("score", pa.float32())])
 # The struct that Hugging Face `datasets` calls the Audio feature.
 _AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -63,6 +64,11 @@ FIELDS: dict[str, Field] = {
     "asr_language_prob": Field(
         pa.float32(), "probability of the language, where the recogniser found it out itself", True
     ),
+    "asr_given_language_prob": Field(
+        pa.float32(),
+        "probability that the audio is in the language given for it; with `transcribe.check_language`",
+        True,
+    ),
     "text_language_share": Field(
         pa.float32(), "share of the recording's speech in this block that is in the row's language, 0..1", True
     ),
@@ -86,6 +92,11 @@ FIELDS: dict[str, Field] = {
         "s of the longest stretch in which no word lies; a word fills 0.1 s a letter and 0.3 s at most",
         True,
     ),
+    "align_untold_share": Field(
+        pa.float32(),
+        "share of the speech that the words do not fill at the pace of the text, 0..1: not written down",
+        True,
+    ),
     "units": Field(_TOKENS, "[U] SSL units without repeats"),
     "unit_run_lengths": Field(_TOKENS, "[U] frames that each unit lasts; they sum to the frame count"),
     "codec_codes": Field(pa.list_(_TOKENS), "[K, T] codec codes, codebook by codebook, undelayed"),
@@ -94,6 +105,13 @@ FIELDS: dict[str, Field] = {
         pa.string(), "speaker's name: the manifest's, else `source#second/number` within a block, else empty", True
     ),
     "speaker_share": Field(pa.float32(), "share of the utterance's 1.6 s windows that its speaker holds, 0..1", True),
+    "speaker_overlaps": Field(
+        pa.list_(_SPAN),
+        "s from the start of the utterance, where two or more speak at once; empty where nothing listened for it",
+    ),
+    "speaker_overlap_share": Field(
+        pa.float32(), "share of the utterance in which two or more speak at once, 0..1", True
+    ),
     "speaker_embedding": Field(pa.list_(pa.float32()), "[D] of length 1; empty where the stage did not run"),
     "labels": Field(pa.list_(_LABEL), "what each classifier says: its name, its label and the probability, 0..1"),
     "quality_snr_db": Field(pa.float32(), "dB, speech over the quietest tenth of the frames", True),
@@ -163,6 +181,7 @@ def to_row(utterance: Utterance, flac: bytes, text_normalized: str = "") -> dict
     for name in ("units", "unit_run_lengths", "codec_codes", "taste_codes"):
         row[name] = None if getattr(u, name) is None else getattr(u, name).tolist()
     row["speaker_embedding"] = [] if u.speaker_embedding is None else u.speaker_embedding.tolist()
+    row["speaker_overlaps"] = [{"start_s": x.start_s, "end_s": x.end_s} for x in u.overlaps]
     row["labels"] = [{"name": x.name, "label": x.label, "score": x.score} for x in u.labels]
     unknown = sorted(set(u.columns) - set(FIELDS))
     if unknown:
@@ -185,6 +204,7 @@ def from_row(row: Mapping[str, Any], samples: np.ndarray, rate_hz: int) -> Utter
         split=row["split"],
         text=row["text"],
         words=[Word(**word) for word in row["words"] or []],
+        overlaps=[Span(**span) for span in row.get("speaker_overlaps") or []],
         labels=[Label(**label) for label in row.get("labels") or []],
     )
     for name in ("units", "unit_run_lengths", "codec_codes", "taste_codes"):

@@ -48,17 +48,21 @@ class Reason(StrEnum):
     """The words could not be placed in the audio: their mean score is under `filter.min_align_score`, or too many of them are under
     `filter.low_score`."""
     UNCOVERED = "uncovered"
-    """A stretch of the utterance longer than `filter.max_align_gap_s` in which no word lies: part of it was not written down."""
+    """Part of it was not written down: a stretch longer than `filter.max_align_gap_s` in which no word lies, or more of the speech
+    than `filter.max_untold_share` that the words do not fill."""
     REPEATS = "repeats"
     """The text says the same over and over, past `filter.max_repeat_share` or `filter.max_loops`."""
     OTHER_LANGUAGE = "other_language"
-    """Recognised, and not surely, in another language than most of the recording."""
+    """Recognised, and not surely, in another language than most of the recording; or hardly in the language given for it, by
+    `filter.min_given_language_prob`."""
     TOO_FAST = "too_fast"
     """More letters a second of speech than `filter.max_chars_per_s`: more words than the audio can hold."""
     POOR_SOUND = "poor_sound"
     """Recorded worse than `filter` asks for: signal-to-noise ratio, clipping, bandwidth or DNSMOS."""
     MIXED_SPEAKERS = "mixed_speakers"
     """The utterance's speaker holds less of it than `filter.min_speaker_share`."""
+    OVERLAPPED = "overlapped"
+    """Two or more speak at once in more of the utterance than `filter.max_overlap_share`."""
     OUT_OF_MEMORY = "out_of_memory"
     """A model ran out of memory on this utterance alone, or the decoder on this file."""
     FAILED = "failed"

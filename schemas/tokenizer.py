@@ -18,6 +18,9 @@ class Tokenizer:
         sizes: size of each codebook, in order; one entry for units.
         frames: "ceil" (codecs pad the tail), "floor" (SSL encoders drop it) or "word" (one frame for each word).
         trim: samples that a "floor" encoder needs beyond whole hops before it gives its first frame.
+        semantic: how many of the first codebooks were trained to carry what is said (1 for Mimi); the others carry the sound.
+        levels: of a codec whose codebooks run at several rates, how many rows of a frame each codebook has ((1, 2, 4) for SNAC,
+            slowest first, in the order of time); empty where each row is a codebook of its own.
     """
 
     kind: Literal["units", "codec", "taste"]
@@ -28,6 +31,8 @@ class Tokenizer:
     sizes: tuple[int, ...]
     frames: Literal["ceil", "floor", "word"]
     trim: int = 0
+    semantic: int = 0
+    levels: tuple[int, ...] = ()
 
     @property
     def rate_hz(self) -> float:
@@ -48,8 +53,10 @@ class Tokenizer:
         return max(0, (n_samples - self.trim) // self.hop)
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"sizes": list(self.sizes)}
+        """JSON-able. What only some codecs have stands only in their cards, so that other shards keep their bytes."""
+        fields = asdict(self) | {"sizes": list(self.sizes), "levels": list(self.levels)}
+        return {name: value for name, value in fields.items() if value or name not in ("semantic", "levels")}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Tokenizer":
-        return cls(**(fields | {"sizes": tuple(fields["sizes"])}))
+        return cls(**(fields | {name: tuple(fields.get(name, ())) for name in ("sizes", "levels")}))

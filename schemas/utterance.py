@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,13 @@ class Word:
     end_s: float
     score: float
     how: How
+
+
+class Span(NamedTuple):
+    """Seconds from the start of the utterance."""
+
+    start_s: float
+    end_s: float
 
 
 @dataclass(slots=True)
@@ -57,7 +64,8 @@ class Utterance:
         text: the transcript. words: its words in order; `" ".join(w.text for w in words)` is `text` with single spaces.
         units, unit_run_lengths: `[U]` de-duplicated SSL units and how many frames each lasts.
         codec_codes: `[K, T]`, undelayed. taste_codes: `[len(words), R]`.
-        speaker_embedding: `[D]` of length 1. labels: by classifier in the order of the config, the likeliest label first.
+        speaker_embedding: `[D]` of length 1. overlaps: where two or more speak at once, in order.
+        labels: by classifier in the order of the config, the likeliest label first.
         columns: named scalars: `asr_*`, `quality_*`, `align_*` (see `schemas.record`).
     """
 
@@ -78,6 +86,7 @@ class Utterance:
     codec_codes: np.ndarray | None = None
     taste_codes: np.ndarray | None = None
     speaker_embedding: np.ndarray | None = None
+    overlaps: list[Span] = field(default_factory=list)
     labels: list[Label] = field(default_factory=list)
     columns: dict[str, float | int | str] = field(default_factory=dict)
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from schemas import Block, Label, Reason, Tokenizer, Utterance, Word
+from schemas.utterance import Span
 
 UNITS = Tokenizer("units", "test-units", "u" * 64, 16000, 320, (500,), "floor", 80)
 CODEC = Tokenizer("codec", "test-codec", "c" * 64, 16000, 320, (1024,) * 4, "ceil")
@@ -28,6 +29,7 @@ def utterance(number: int, words: str = "one two three", seconds: float = 2.0) -
     made.codec_codes = random.integers(0, 1024, (4, CODEC.n_frames(n)))
     made.taste_codes = random.integers(0, 512, (len(spoken), 4))
     made.speaker_embedding = (random.uniform(0, 1, 256) / 16).astype(np.float32)
+    made.overlaps = [Span(0.25, 0.5), Span(0.75, 1.0)]
     made.labels = [Label("emotion", "calm", 0.75), Label("sound", "speech", 0.5)]
     made.columns = {"asr_avg_logprob": -0.25, "asr_model": "test", "quality_snr_db": 20.0, "speaker": f"s{number % 3}"}
     return made

@@ -29,11 +29,15 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Generation:
-    """What was said: its words, its codes (`[K, T]`, or `[W, R]` for word-aligned layouts) and the raw inputs `[S, R]`."""
+    """What was said: its words, its codes (`[K, T]`, or `[W, R]` for word-aligned layouts), its units `[U]`, in layouts that have
+    them, the raw inputs `[S, R]`, and which of those the model drew, bool `[S, R]`: the others were given, or follow from it.
+    """
 
     words: list[str]
     codes: np.ndarray
     inputs: np.ndarray
+    units: np.ndarray
+    drawn: np.ndarray
 
     @property
     def text(self) -> str:
@@ -131,6 +135,19 @@ class _Sampler:
         self.log_probs = [scores.double().cpu() for scores in (self.model.text_log_probs(self.hidden), *speech)]
 
 
+class _Recorder(_Sampler):
+    """A sampler that remembers what it drew: position, row and id."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.draws: list[tuple[int, int, int]] = []
+
+    def draw(self, row: int, allowed: np.ndarray) -> int:
+        chosen = super().draw(row, allowed)
+        self.draws.append((len(self.columns), row, chosen))
+        return chosen
+
+
 @torch.no_grad()
 def generate(
     checkpoint: Checkpoint,
@@ -151,15 +168,21 @@ def generate(
     words = checkpoint.text.encode(text.split())
     example = _example(checkpoint, prefix)
     silent = np.full(len(words), np.inf)
-    example = Example(example.words + words, np.concatenate([example.starts_s, silent]), example.codes)
+    example.words = example.words + words
+    example.starts_s, example.ends_s = (np.concatenate([at, silent]) for at in (example.starts_s, example.ends_s))
     prompt = layout.prompt(example, max_s)
-    sampler = _Sampler(checkpoint.model, sampling or Sampling(), prompt)
+    sampler = _Recorder(checkpoint.model, sampling or Sampling(), prompt)
     with _one_thread():
         while sampler.next():
             pass
     inputs = np.stack(sampler.columns)
-    said, codes = layout.undo(inputs)
-    return Generation(checkpoint.text.decode(said), codes, inputs)
+    drawn = np.zeros(inputs.shape, dtype=bool)
+    for position, row, chosen in sampler.draws:
+        # A layout may put another id than the drawn one, as where a given word is due.
+        if position < len(inputs):
+            drawn[position, row] = inputs[position, row] == chosen
+    said, codes, units = layout.undo(inputs)
+    return Generation(checkpoint.text.decode(said), codes, inputs, units, drawn)
 
 
 @contextmanager

@@ -37,8 +37,7 @@ def open_corpora(paths: Sequence[str | Path], options: TrainOptions) -> tuple[li
 
 def check_cards(layout: Layout, trained: dict[str, Tokenizer], cards: dict[str, Tokenizer], path: Path | None) -> None:
     """Raise CorpusError unless a corpus's tokens mean what they meant to the checkpoint at `path`."""
-    kind = layout.kind
-    ours, theirs = ({kind: found[kind]} if kind in found else {} for found in (trained, cards))
+    ours, theirs = ({kind: found[kind] for kind in layout.kinds if kind in found} for found in (trained, cards))
     difference = differing(ours, theirs)
     if difference:
         raise CorpusError(
@@ -80,15 +79,15 @@ class Loader:
 
     def _sequences(self, shards: Sequence[tuple[Corpus, Shard]], split: str) -> Iterator[Laid]:
         for corpus, shard in shards:
-            for row in corpus.rows(split, self.layout.columns, shards=[shard]):
-                try:
-                    example = self.layout.example(row, self.text.encode)
+            rows = corpus.rows(split, self.layout.columns, shards=[shard])
+            try:
+                for example in self.layout.examples(rows, self.text.encode):
                     laid = self.layout.apply(example)
-                except ValueError as error:
-                    raise UserError(f"{shard.path}: {error}") from None
-                self.n_text += sum(map(len, example.words))
-                self.n_shifted += laid.shifted
-                yield laid
+                    self.n_text += sum(map(len, example.words))
+                    self.n_shifted += laid.shifted
+                    yield laid
+            except ValueError as error:
+                raise UserError(f"{shard.path}: {error}") from None
 
     def _collate(self, rows: Sequence[list[Piece]]) -> Batch:
         return reweigh(collate(rows, self.seq_len), self.layout.rows, self._weights)

@@ -361,8 +361,10 @@ class HybridLM(nn.Module):
         """The weighted loss of a batch, or a part's share of it, and what it is made of.
 
         In each of the two groups, text and speech, losses are averaged with the labels' weights (Moshi's way); the total is
-        `text_weight` times the one plus `speech_weight` times the other (TASLM's way).
+        `text_weight` times the one plus `speech_weight` times the other (TASLM's way). Some batches bring a loss of their own.
         """
+        if (own := batch.loss(self)) is not None:
+            return own
         found = self.label_losses(batch)
         tiny = float(np.finfo(np.float32).tiny)
         n_text, n_speech, n_latents = (max(norm, tiny) for norm in batch.norms or batch.sums())

@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from training.layouts import CodecLayoutOptions, TasteLayoutOptions
+from training.layouts import AnyLayoutOptions, TasteLayoutOptions
 from training.layouts.base import LayoutOptions, Options
 
 
@@ -133,6 +133,21 @@ class TextSource(Options):
     """Share of all training tokens that come from here."""
 
 
+class DpoOptions(Options):
+    """Preferences to be learnt instead of a corpus (`antiphon dpo`)."""
+
+    policy: str
+    """The checkpoint to start from, which is the frozen reference too: the one that the preferences were sampled from."""
+    preferences: str
+    """A preferences.parquet of `antiphon preferences`."""
+    beta: float = Field(default=0.1, gt=0)
+    """How dearly the model pays for leaving the reference (slamkit: 0.1)."""
+    pairs: int = Field(default=4, ge=1)
+    """Pairs in a batch."""
+    heldout_share: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the prompts that is kept out of training, by a hash of their ids."""
+
+
 class TrainOptions(Options):
     """A hybrid speech-text LM, trained on one or more corpora."""
 
@@ -142,8 +157,8 @@ class TrainOptions(Options):
     """Keep only the trunk's first layers (SmolLM2-135M has 30); null keeps all. Four suit two cores."""
     train_text_embeddings: bool = False
     """Also train the trunk's text embeddings and text head. Frozen, they save time and memory and forget less."""
-    layout: TasteLayoutOptions | CodecLayoutOptions = Field(default=TasteLayoutOptions(), discriminator="name")
-    """How a row becomes a sequence: `layout.name` is taste or codec."""
+    layout: AnyLayoutOptions = Field(default=TasteLayoutOptions(), discriminator="name")
+    """How a row becomes a sequence: docs/layouts.md shows them all."""
 
     model: ModelOptions = ModelOptions()
     """What is put around the trunk."""
@@ -191,6 +206,7 @@ class TrainOptions(Options):
     """Batches made ahead in a thread; 0 makes each when it is needed."""
     track: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Where losses and speeds go besides `log.jsonl`. tensorboard writes events to the folder `tensorboard` of the run."""
+    dpo: DpoOptions | None = None
 
     pool_shards: int = Field(default=16, ge=1)
     """Shards whose rows are shuffled and packed together: more shuffle better, and take more memory."""

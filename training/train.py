@@ -26,6 +26,7 @@ from schemas import Tokenizer
 from schemas.errors import UserError
 from training.checkpoint import Checkpoint, build, load, load_state, newest, save, sweep
 from training.distributed import Ranks, parallel, ranks, unshared, whole
+from training.dpo import DpoTask
 from training.evaluate import held_out_losses
 from training.flops import Flops, peak_flops
 from training.layouts import make
@@ -98,13 +99,22 @@ def _train(
     device: torch.device,
 ) -> Result:
     # ---- data, model, optimizer: new, or as the last checkpoint left them
-    opened, cards = open_corpora(corpora, options)
+    if options.dpo and corpora:
+        raise UserError("train.dpo learns preferences and no corpus: leave it out, or use `antiphon dpo`")
+    task = DpoTask(options, options.dpo) if options.dpo else None
+    opened, cards = ([], task.cards) if task else open_corpora(corpora, options)
     if here.rank == 0:
         sweep(out)
     here.wait()
     last = newest(out)
-    run = _resume(last, options, cards, say) if last else _begin(options, cards, trunk)
-    loader, mixture, fingerprints = _sources(opened, run, options)
+    begin = task.begin if task else lambda: _begin(options, cards, trunk)
+    run = _resume(last, options, cards, say) if last else begin()
+    if task:
+        loader: Loader = task.loader()
+        mixture = Mixture([loader], [1.0])
+        fingerprints: tuple[str, ...] = task.fingerprints
+    else:
+        loader, mixture, fingerprints = _sources(opened, run, options)
     if run.progress.corpora not in ((), fingerprints):
         warnings.warn(
             f"the corpora changed since {last}: going on with the next pass over what they hold now", stacklevel=3

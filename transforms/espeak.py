@@ -22,6 +22,7 @@ _POS_CHARACTER = 1
 _CHARS_UTF8 = 1
 _PHONEMES_IPA = 2
 _PARAMETER_RATE = 1
+_WORD = 1
 
 
 class EspeakError(RuntimeError):
@@ -33,6 +34,17 @@ def speak(text: str, voice: str = "en-us", words_per_minute: int = 160) -> tuple
     data = _run({"do": "speak", "text": text, "voice": voice, "words_per_minute": words_per_minute})
     rate_hz = int.from_bytes(data[:4], "little")
     return np.frombuffer(data[4:], np.int16).astype(np.float32) / 32768, rate_hz
+
+
+def speak_timed(
+    text: str, voice: str = "en-us", words_per_minute: int = 160
+) -> tuple[np.ndarray, int, list[tuple[int, float]]]:
+    """As `speak`, with (0-based character, start_s) of each word, as the library's own word events have it. Raises EspeakError."""
+    data = _run({"do": "speak timed", "text": text, "voice": voice, "words_per_minute": words_per_minute})
+    length = int.from_bytes(data[:4], "little")
+    rate_hz, events = json.loads(data[4 : 4 + length])
+    samples = np.frombuffer(data[4 + length :], np.int16).astype(np.float32) / 32768
+    return samples, rate_hz, [(position - 1, sample / rate_hz) for position, sample in events]
 
 
 def phonemes(texts: Sequence[str], voice: str = "en-us") -> list[list[str]]:
@@ -76,11 +88,17 @@ def _child() -> None:
         sys.stdout.buffer.write(json.dumps([_phonemes(library, text) for text in request["texts"]]).encode())
         return
     parts: list[bytes] = []
+    words: list[tuple[int, int]] = []
 
     @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
     def keep(samples: int | None, count: int, events: int | None) -> int:
         if samples and count > 0:
             parts.append(ctypes.string_at(samples, 2 * count))
+        at = ctypes.cast(events or 0, ctypes.POINTER(_Event))
+        while at and at.contents.type:
+            if at.contents.type == _WORD:
+                words.append((at.contents.text_position, at.contents.sample))
+            at = ctypes.cast(ctypes.addressof(at.contents) + ctypes.sizeof(_Event), ctypes.POINTER(_Event))
         return 0
 
     library.espeak_SetSynthCallback(keep)
@@ -89,7 +107,23 @@ def _child() -> None:
     if library.espeak_Synth(data, len(data) + 1, 0, _POS_CHARACTER, 0, _CHARS_UTF8, None, None):
         sys.exit(f"espeak-ng cannot say {request['text']!r}")
     library.espeak_Synchronize()
-    sys.stdout.buffer.write(rate_hz.to_bytes(4, "little") + b"".join(parts))
+    head = rate_hz.to_bytes(4, "little")
+    if request["do"] == "speak timed":
+        about = json.dumps([rate_hz, words]).encode()
+        head = len(about).to_bytes(4, "little") + about
+    sys.stdout.buffer.write(head + b"".join(parts))
+
+
+class _Event(ctypes.Structure):
+    """`espeak_EVENT` of espeak-ng's speak_lib.h."""
+
+    _fields_ = [
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        *((name, ctypes.c_int) for name in ("text_position", "length", "audio_position", "sample")),
+        ("user_data", ctypes.c_void_p),
+        ("id", ctypes.c_char * 8),
+    ]
 
 
 class _Voice(ctypes.Structure):

@@ -33,6 +33,9 @@ class FilterOptions(Options):
     max_align_gap_s: float | None = Field(3.0, gt=0)
     """Longest stretch of an utterance without a word. Only where a VAD cut it: that leaves no pause longer than
     `segment.max_gap_s` inside, so keep this a second above it."""
+    max_untold_share: float | None = Field(0.2, ge=0, le=1)
+    """Share of the speech that the words do not fill, each taken at the pace of the text: some of what was said is not written
+    down. Only where a VAD cut the utterance. Halting readers come to 0.2 and more: set it higher for them."""
     max_repeat_share: float | None = Field(0.45, ge=0, le=1)
     """Share of the text that it says a second time or more often (by three words; six characters in scripts without spaces)."""
     max_loops: int | None = Field(4, ge=1)
@@ -42,6 +45,8 @@ class FilterOptions(Options):
     hold were not said in it. Without a VAD, of the whole utterance."""
     min_language_prob: float | None = Field(0.5, ge=0, le=1)
     """Probability of the language, where less than half of the recording's speech (within the block) is in it."""
+    min_given_language_prob: float | None = Field(0.1, ge=0, le=1)
+    """Probability of the language that was given for the audio; needs `transcribe.check_language`."""
     min_snr_db: float | None = None
     """Signal-to-noise ratio."""
     max_clipped_share: float | None = Field(None, ge=0, le=1)
@@ -52,13 +57,15 @@ class FilterOptions(Options):
     """DNSMOS, overall; needs `measure.dnsmos`."""
     min_speaker_share: float | None = Field(None, ge=0, le=1)
     """Share of the utterance that its speaker holds; needs the `speaker` stage."""
+    max_overlap_share: float | None = Field(None, ge=0, le=1)
+    """Share of the utterance in which two or more speak at once; needs the `speaker` stage."""
 
 
 class Filter(Stage):
     """Sets the columns of the text's and the alignment's statistics; rejects what fails a threshold, and whatever has no word."""
 
     name = "filter"
-    version = 4
+    version = 5
 
     def __init__(self, options: FilterOptions, aligner: str) -> None:
         """`aligner`: the `align.backend` that gave the scores."""
@@ -120,6 +127,7 @@ def add_statistics(utterances: list[Utterance], options: FilterOptions) -> None:
             "text_loops": textstats.loops(u.text),
             "text_chars_per_s": textstats.letters(u.text) / _voiced_s(u),
             "align_low_share": textstats.low_share(u.words, options.low_score),
+            "align_untold_share": textstats.untold_share(u.words, _voiced_s(u)),
             "align_gap_s": textstats.longest_gap_s(u.words, u.duration_s),
         }
 
@@ -135,12 +143,14 @@ def judge(utterance: Utterance, options: FilterOptions, aligner: str) -> tuple[R
         return Reason.NO_TEXT, "no word was recognised"
     columns = utterance.columns
     # A pause may be as long as it likes where no VAD has cut, and nobody is surprised by the recording's main language.
-    longest_gap_s = options.max_align_gap_s if "quality_voiced_s" in columns else None
+    cut = "quality_voiced_s" in columns
+    longest_gap_s, most_untold = (options.max_align_gap_s, options.max_untold_share) if cut else (None, None)
     stands_out = float(columns.get("text_language_share", 1.0)) < 0.5
     limits = [
         (Reason.REPEATS, "text_repeat_share", options.max_repeat_share, True),
         (Reason.REPEATS, "text_loops", options.max_loops, True),
         (Reason.OTHER_LANGUAGE, "asr_language_prob", options.min_language_prob if stands_out else None, False),
+        (Reason.OTHER_LANGUAGE, "asr_given_language_prob", options.min_given_language_prob, False),
         (Reason.UNSURE, "asr_avg_logprob", options.min_avg_logprob, False),
         (Reason.UNSURE, "asr_no_speech_prob", options.max_no_speech_prob, True),
         (Reason.UNSURE, "asr_compression_ratio", options.max_compression_ratio, True),
@@ -149,11 +159,13 @@ def judge(utterance: Utterance, options: FilterOptions, aligner: str) -> tuple[R
         (Reason.UNALIGNED, "align_score", least_align_score(options, aligner, utterance.language), False),
         (Reason.UNALIGNED, "align_low_share", most_low_share(options, aligner, utterance.language), True),
         (Reason.UNCOVERED, "align_gap_s", longest_gap_s, True),
+        (Reason.UNCOVERED, "align_untold_share", most_untold, True),
         (Reason.POOR_SOUND, "quality_snr_db", options.min_snr_db, False),
         (Reason.POOR_SOUND, "quality_clipped_share", options.max_clipped_share, True),
         (Reason.POOR_SOUND, "quality_bandwidth_hz", options.min_bandwidth_hz, False),
         (Reason.POOR_SOUND, "quality_dnsmos", options.min_dnsmos, False),
         (Reason.MIXED_SPEAKERS, "speaker_share", options.min_speaker_share, False),
+        (Reason.OVERLAPPED, "speaker_overlap_share", options.max_overlap_share, True),
     ]
     for reason, column, limit, is_maximum in limits:
         value = columns.get(column)

@@ -5,6 +5,7 @@ the audio are held to the same.
 """
 
 import itertools
+import statistics
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,10 @@ _UNSPACED = {"CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "
 """First words of the Unicode names of letters of scripts that are written without spaces between words."""
 _LETTERS_A_SYLLABLE = {"CJK": 3.0, "HANGUL": 3.0, "HIRAGANA": 2.0, "KATAKANA": 2.0}
 """What one letter of a script is worth in letters of an alphabet, which writes a syllable with about three."""
+_EXPECTED_S, _EXPECTED_LETTER_S = 0.15, 0.065
+"""Seconds of a word said quickly: what any takes, and each of its letters."""
+_SLOWEST = 3.0
+"""A text said more than so many times as slowly is not all there."""
 
 
 def tokens(text: str) -> tuple[list[str], int]:
@@ -72,6 +77,22 @@ def longest_gap_s(words: Sequence[Word], duration_s: float) -> float:
 def _longest_s(word: str) -> float:
     """Seconds that a word takes when it is said slowly: 0.1 for a letter, 0.4 for a digit, and 0.3 for its end."""
     return 0.3 + 0.1 * letters(word) + 0.3 * sum(map(str.isdecimal, word))
+
+
+def untold_share(words: Sequence[Word], voiced_s: float) -> float:
+    """Share of `voiced_s` seconds of speech that the words do not fill, 0 to 1: said, and not written down.
+
+    An aligner stretches words over such speech, so each fills no more than one and a half times what its letters take at the
+    pace of the text, which is that of its middle word.
+    """
+    if not words or voiced_s <= 0:
+        return 0.0
+    expected = [_EXPECTED_S + _EXPECTED_LETTER_S * letters(word.text) for word in words]
+    lengths = [word.end_s - word.start_s for word in words]
+    pace = statistics.median(length / usual for length, usual in zip(lengths, expected, strict=True))
+    pace = min(max(pace, 1.0), _SLOWEST)
+    filled = sum(min(length, 1.5 * pace * usual) for length, usual in zip(lengths, expected, strict=True))
+    return max(0.0, 1.0 - filled / voiced_s)
 
 
 def language_shares(spoken: Iterable[tuple[str, float]]) -> dict[str, float]:

@@ -19,8 +19,8 @@ def antiphon(*args: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_commands_are_these_and_each_has_help() -> None:
-    names = ["doctor", "pull", "config", "plan", "prepare", "status", "verify", "retry", "inspect", "fit", "dialogues"]
-    names += ["train", "evaluate", "speak"]
+    names = ["doctor", "pull", "config", "tokenizers", "convert", "plan", "prepare", "status", "verify", "retry"]
+    names += ["inspect", "fit", "dialogues", "train", "evaluate", "preferences", "dpo", "speak"]
     assert list(commands.COMMANDS) == names
     for name in names:
         with pytest.raises(SystemExit) as caught:
@@ -83,6 +83,20 @@ def test_config_prints_fields_with_defaults_and_help() -> None:
     assert done.returncode == 0
     assert "segment.max_s = 30.0" in done.stdout
     assert "decode." not in done.stdout
+
+
+@pytest.mark.parametrize(("words", "goes_on"), [(["retry", "c", "--out", "x"], True), (["evaluate", "m", "c"], False)])
+def test_an_interruption_is_one_line_and_promises_to_go_on_only_where_it_does(
+    words: list[str], goes_on: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(args: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "run", interrupted)
+    assert cli.main(words) == 130
+    said = capsys.readouterr().err
+    assert "interrupted" in said
+    assert ("goes on" in said) == goes_on
 
 
 def test_a_closed_pipe_is_no_error() -> None:

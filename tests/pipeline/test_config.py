@@ -77,13 +77,16 @@ def fields_without_help(model: type, prefix: str = "") -> list[str]:
     missing = []
     for name, field in model.model_fields.items():  # type: ignore[attr-defined]
         inner = list(_models(field.annotation))
-        if inner:
-            missing += fields_without_help(inner[0], f"{prefix}{name}.")
-        elif not field.description:
+        for choice in inner:
+            missing += fields_without_help(choice, f"{prefix}{name}.")
+        if not inner and not field.description:
             missing.append(prefix + name)
     return missing
 
 
 def test_every_field_has_help() -> None:
-    assert fields_without_help(Config) == []
+    from pipeline.commands import OPTIONS
+
+    for kind in (Config, *(options() for options in OPTIONS.values())):
+        assert fields_without_help(kind) == []
     assert "decode.rate_hz = 16000" in help_text()

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.config import load
-from pipeline.fit import utterances
+from pipeline.fit import utterances, utterances_of
 from pipeline.inspect import read_rows
 from pipeline.prepare import plan_of, prepare, stages_of
 from schemas import Block, Utterance
@@ -30,6 +30,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, speech: list[Clip]) -> Path
             "filter.min_align_score=null",
             "codec=null",
             "taste=null",
+            "plan.block_s=20",
         ],
     )
     prepare(settings, plan_of(settings), stages_of(settings), str(folder / "corpus"), say=lambda line: None)
@@ -60,6 +61,68 @@ def test_units_fitted_here_are_what_the_stage_loads(corpus: Path, tmp_path: Path
     assert all(max(row["units"]) < 20 for row in rows)
 
 
+def test_units_are_the_same_bytes_whatever_the_workers_and_the_order(corpus: Path, tmp_path: Path) -> None:
+    from pipeline.fit_units import Union
+    from pipeline.store import Store
+    from transforms.units.fit import FitUnitsOptions, encode, fit_units, quantizer_of
+    from transforms.units.reservoir import Reservoir
+    from transforms.units.stage import make_encoder
+
+    blocks = sorted(Store(str(corpus)).commits())
+    assert len(blocks) > 1
+    made = []
+    for i, runner in enumerate(([], ["--direct_num_workers=2", "--direct_running_mode=multi_threading"])):
+        out = tmp_path / f"{i}.safetensors"
+        sets = ["--set", "k=20", "--set", "max_frames=300", "--set", "data=here"]
+        assert main(["fit", "units", str(corpus), "--out", str(out), *sets, *runner]) == 0
+        made.append(out.read_bytes())
+    # Without Beam: the utterances of all blocks backwards, and each block on its own, merged in either order.
+    options = FitUnitsOptions(path=tmp_path / "plain.safetensors", data="here", k=20, max_frames=300)
+    fit_units(reversed(list(utterances(str(corpus)))), options, lambda _: None)
+    made.append(options.path.read_bytes())
+    encoder, union = make_encoder("whisper", options.model, options.layer), Union(300, options.seed)
+    shards = []
+    for block in blocks:
+        shards.append(Reservoir.expecting(300, options.seed, 1000))
+        for utterance in utterances_of(str(corpus), block):
+            shards[-1].add(utterance.id, encode(encoder, utterance))
+    for order in (shards, shards[::-1]):
+        accumulator = union.create_accumulator()
+        for shard in order:
+            accumulator = union.add_input(accumulator, (shard, encoder.sha256, None))
+        made.append(quantizer_of(union.extract_output(accumulator)[0], options, encoder.sha256, None, print)[0])
+    assert all(one == made[0] for one in made)
+
+
+def test_units_are_merged_and_come_back(corpus: Path, tmp_path: Path, capsys) -> None:
+    from training.bpe import UnitBPE, word_ends
+
+    outs = [tmp_path / "a.json", tmp_path / "b.json", tmp_path / "words.json"]
+    for out, more in zip(outs, ([], [], ["--set", "inside_words=true"]), strict=True):
+        assert main(["fit", "bpe", str(corpus), "--out", str(out), "--set", "size=560", *more]) == 0
+        assert "times shorter than the units" in capsys.readouterr().out
+    assert outs[0].read_bytes() == outs[1].read_bytes()
+    free, kept = UnitBPE.load(outs[0]), UnitBPE.load(outs[2])
+    assert (free.size, free.inside_words, kept.inside_words) == (560, False, True)
+    lengths = []
+    for row in read_rows(str(corpus)):
+        units, run_lengths = np.array(row["units"]), np.array(row["unit_run_lengths"])
+        ends = word_ends(run_lengths, [w["end_s"] for w in row["words"]], 50.0)
+        for made, cuts in ((free, []), (kept, ends)):
+            tokens = made.encode(units, run_lengths, cuts)
+            back = made.decode(tokens)
+            np.testing.assert_array_equal(back.units, units)
+            np.testing.assert_array_equal(back.run_lengths, run_lengths)
+            lengths.append((len(tokens.ids), len(units)))
+        # No token lies on both sides of the end of a word.
+        starts = np.cumsum([0, *(len(kept.spelled[i]) for i in tokens.ids)])
+        assert set(ends) <= set(starts.tolist())
+    n_tokens, n_units = np.array(lengths)[::2].sum(axis=0)
+    assert n_tokens < 0.95 * n_units
+    assert main(["fit", "bpe", str(corpus), "--out", str(outs[0]), "--set", "size=20"]) == 2
+    assert "20 tokens are fewer than the 500 units" in capsys.readouterr().err
+
+
 def test_a_codec_and_a_taste_tokenizer_are_written(corpus: Path, tmp_path: Path) -> None:
     small = ["steps=4", "steps_plain=2", "size=8", "batch=2", "log_every=2"]
     sets = [word for s in small for word in ("--set", s)]
@@ -86,6 +149,17 @@ def test_a_phone_classifier_is_written_and_aligns(corpus: Path, tmp_path: Path, 
     said = Utterance("a", -1, 0, len(clip.samples), clip.samples, 16000, text=clip.text.lower(), language="en")
     stage(Block(0, 16000, utterances=[said]))
     assert [w.text for w in said.words] == clip.text.lower().split()
+
+
+def test_a_head_of_letters_and_an_overlap_detector_are_written(corpus: Path, tmp_path: Path) -> None:
+    from transforms.align.head import Head
+
+    small = ["epochs=1", "heldout_every=3", "width=16"]
+    for what, kind, more in (("chars", "letters", []), ("overlap", "voices", ["hours=0.005", "length_s=4"])):
+        out = tmp_path / f"{what}.safetensors"
+        sets = [word for s in small + more for word in ("--set", s)]
+        assert main(["fit", what, str(corpus), "--out", str(out), *sets]) == 0
+        assert Head.load(out, "whisper-tiny", kind).about["data"].startswith("6 utterances")
 
 
 @pytest.mark.parametrize(

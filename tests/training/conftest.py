@@ -22,6 +22,7 @@ SENTENCES = [
 CARDS = {
     "codec": Tokenizer("codec", "test-codec", "c0ffee", 16000, 640, (32, 16, 16), "ceil"),
     "taste": Tokenizer("taste", "test-taste", "7a57e", 16000, 0, (16, 8), "word"),
+    "units": Tokenizer("units", "test-units", "5ea", 16000, 640, (24,), "floor"),
 }
 RATE_HZ = 16000
 
@@ -79,8 +80,10 @@ def utterance(number: int, sentence: str, cards: dict[str, Tokenizer], split: st
     u.taste_codes = np.stack([lengths % size for size in cards["taste"].sizes], axis=1)
     frame = np.arange(cards["codec"].n_frames(n_samples))
     u.codec_codes = np.stack([(frame // (2 + k)) % 5 + random.integers(0, 2, frame.shape) for k in range(3)])
-    u.units = frame[:4] % 3
-    u.unit_run_lengths = np.ones(4, dtype=np.int64)
+    n_frames = cards["units"].n_frames(n_samples) if "units" in cards else 4
+    u.units = np.arange(-(-n_frames // 2)) % 5 * 2 + random.integers(0, 2, -(-n_frames // 2))
+    u.unit_run_lengths = np.full(len(u.units), 2)
+    u.unit_run_lengths[-1] = n_frames - 2 * (len(u.units) - 1)
     return u
 
 

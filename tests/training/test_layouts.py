@@ -27,12 +27,12 @@ TASTE_SIZES = (7, 5)
 
 def taste(**options: object) -> TasteLayout:
     card = Tokenizer("taste", "t", "r", 16000, 0, TASTE_SIZES, "word")
-    return TasteLayout(TasteLayoutOptions(**options), VOCABULARY, card)
+    return TasteLayout(TasteLayoutOptions(**options), VOCABULARY, {card.kind: card})
 
 
 def codec(sizes: tuple[int, ...] = (50, 50), rate_hz: float = 12.5, **options: object) -> CodecLayout:
     card = Tokenizer("codec", "t", "r", 24000, round(24000 / rate_hz), sizes, "ceil")
-    return CodecLayout(CodecLayoutOptions(**options), VOCABULARY, card)
+    return CodecLayout(CodecLayoutOptions(**options), VOCABULARY, {card.kind: card})
 
 
 words = st.lists(
@@ -69,7 +69,7 @@ def codec_layouts(draw: st.DrawFn) -> CodecLayout:
 def check_laws(layout: Layout, example: Example) -> None:
     """What holds for every layout: it can be undone, leaks nothing, and weighs what it learns."""
     laid = layout.apply(example)
-    said, codes = layout.undo(laid.inputs)
+    said, codes, _ = layout.undo(laid.inputs)
     assert said == example.words
     np.testing.assert_array_equal(codes, example.codes)
     # Every label is the id that the same row has at the next position, never of a position that is already an input.
@@ -200,7 +200,7 @@ def test_fewer_codebooks() -> None:
     layout = codec((50, 50, 50), codebooks=2)
     example = Example([[1]], np.zeros(1), np.arange(12).reshape(3, 4))
     assert len(layout.rows) == 3
-    np.testing.assert_array_equal(layout.undo(layout.apply(example).inputs)[1], example.codes[:2])
+    np.testing.assert_array_equal(layout.undo(layout.apply(example).inputs).codes, example.codes[:2])
 
 
 @pytest.mark.parametrize("delays", [(0, 1), (0, 2, 1), (1, 1, 1)])
@@ -246,7 +246,7 @@ def test_what_codec_samples_is_what_it_could_lay_out(given_words: list[list[int]
     layout = codec((10, 10), prompt_max_gap_s=0.16)
     prompt = Example(given_words, np.full(len(given_words), np.inf), layout.no_codes())
     inputs = sample(layout, prompt, seed)
-    said, codes = layout.undo(inputs)
+    said, codes, _ = layout.undo(inputs)
     if len(said) <= len(given_words):  # the end of the time may cut the last one
         assert [token for word in given_words for token in word][: sum(map(len, said))] == [t for w in said for t in w]
     else:
@@ -266,7 +266,7 @@ def test_what_codec_samples_is_what_it_could_lay_out(given_words: list[list[int]
 def test_what_taste_samples_is_what_it_could_lay_out(example: Example, seed: int, learn_end: bool) -> None:
     layout = taste(learn_end=learn_end)
     inputs = sample(layout, example, seed)
-    said, codes = layout.undo(inputs)
+    said, codes, _ = layout.undo(inputs)
     assert said[: len(example.words)] == example.words
     np.testing.assert_array_equal(codes[: len(example.codes)], example.codes)
     assert all(word[0] < STARTS and V - 1 not in word for word in said)

@@ -9,6 +9,7 @@ import pytest
 from schemas import Block, Utterance
 from schemas.errors import UserError
 from tests.conftest import Clip
+from transforms.codec.chunks import share_equal
 from transforms.codec.codec import CodecModel
 from transforms.codec.stage import Codec, CodecOptions, decode_codes, make_codec
 from transforms.resample import resample
@@ -142,3 +143,14 @@ def test_fitted_codecs_repeat_themselves_and_serve(tmp_path: Path, speech: list[
     codec = make_codec(CodecOptions(model=str(files[0])))
     assert codec.sizes == (16, 16)
     assert codec.encode(resample(speech[0].samples, 16000, codec.sample_rate_hz)).max() < 16
+
+
+def test_chunks_of_speech_give_the_codes_of_the_whole(options: CodecOptions, speech: list[Clip]) -> None:
+    """Two seconds of context: the mel codec hears half a second around each frame; Lyra carries state, and comes close."""
+    whole, chunked = (Codec(options.model_copy(update={"chunk_s": chunk_s})) for chunk_s in (None, 3.0))
+    for stage in (whole, chunked):
+        stage.setup()
+    assert whole.tokenizer().revision != chunked.tokenizer().revision
+    codes = [coded(stage, *(clip.samples for clip in speech)).utterances for stage in (whole, chunked)]
+    shares = [share_equal(a.codec_codes, b.codec_codes) for a, b in zip(*codes, strict=True)]  # type: ignore[arg-type]
+    assert np.mean(shares) >= (0.999 if options.backend == "mel" else 0.95)

@@ -14,7 +14,7 @@ from pipeline.sources import SourceError
 from schemas import Block, Piece, Reason
 from transforms.dialogue.speak import Speak, SpeakOptions
 from transforms.dialogue.write import Write, WriteOptions, speakable
-from transforms.espeak import EspeakError, phonemes, speak
+from transforms.espeak import EspeakError, phonemes, speak, speak_timed
 from transforms.weights import MissingWeights, locate
 
 _MARKUP = set('*_`#|~<>[]{}()"\n\t')
@@ -63,6 +63,18 @@ def test_an_unknown_voice_is_named() -> None:
 def test_a_language_is_as_good_as_a_name() -> None:
     assert len(speak("hello", "en-gb")[0]) == len(speak("hello", "en")[0])
     assert len(speak("bonjour", "fr-fr")[0]) > 4000
+
+
+def test_words_begin_where_the_library_says() -> None:
+    text = "Guten Morgen, Straßenbahn"
+    samples, rate_hz, words = speak_timed(text, "de")
+    np.testing.assert_array_equal(samples, speak(text, "de")[0])
+    assert [position for position, _ in words] == [0, 6, 14]
+    starts = [round(start_s * rate_hz) for _, start_s in words]
+    assert starts == sorted(starts)
+    # The comma's pause lies before the last word, which begins where the sound does again.
+    pause, word = samples[starts[2] - rate_hz // 20 : starts[2]], samples[starts[2] : starts[2] + rate_hz // 5]
+    assert np.abs(pause).max() < 0.01 < 0.05 < np.abs(word).max()
 
 
 def spoken(text: str, backend: str = "espeak", **options: Any) -> Block:

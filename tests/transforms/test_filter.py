@@ -98,6 +98,19 @@ def test_a_stretch_without_a_word_is_uncovered_where_a_vad_has_cut() -> None:
     assert [u.source for u in done.utterances] == ["b"]
 
 
+def test_a_text_without_its_second_half_is_uncovered(aligner: Align, segment: Segment, clips: list[Clip]) -> None:
+    texts = [clip.text.lower().split() for clip in clips]
+    halves = [" ".join(words[: len(words) // 2]) for words in texts]
+    done = filtered(aligner, cut(segment, [clip.samples for clip in clips]), halves)
+    assert len(done.utterances) <= 1
+    assert Reason.UNCOVERED in reasons(done) <= {Reason.UNCOVERED, Reason.UNALIGNED}
+    loose = FilterOptions(max_untold_share=None, max_align_gap_s=None, min_align_score=None, max_low_share=None)
+    block = cut(segment, [clip.samples for clip in clips])
+    for utterance, text in zip(block.utterances, halves, strict=True):
+        utterance.text, utterance.language = text, "en"
+    assert len(Filter(loose, "joint")(aligner(block)).utterances) == len(clips)
+
+
 def test_a_floor_for_single_words_is_set_where_it_was_measured() -> None:
     for aligner, language, reasons_ in (("joint", "en", [Reason.UNALIGNED]), ("ctc", "en", []), ("joint", "de", [])):
         block = said_in(("a", language, 0.9))

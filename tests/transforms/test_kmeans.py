@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from transforms.units import kmeans
-from transforms.units.fit import FrameSample
+from transforms.units.reservoir import Reservoir
 
 
 @given(arrays(np.int64, st.integers(0, 200), elements=st.integers(0, 3)))
@@ -63,13 +63,38 @@ def test_fewer_frames_than_centroids_are_refused() -> None:
         kmeans.fit(np.zeros((5, 2), np.float32), 8, seed=0)
 
 
-def test_the_sample_of_frames_does_not_depend_on_the_order_of_utterances() -> None:
+@given(st.randoms(use_true_random=False), st.integers(1, 6), st.booleans())
+def test_the_sample_of_frames_does_not_depend_on_order_or_shards(shuffle, n_shards: int, expecting: bool) -> None:
     random = np.random.default_rng(2)
-    spoken = {f"{i:016x}": random.normal(size=(int(random.integers(1, 90)), 3)).astype(np.float32) for i in range(30)}
-    forward, backward = FrameSample(100, seed=5), FrameSample(100, seed=5)
-    for name in spoken:
-        forward.add(name, spoken[name])
-    for name in reversed(spoken):
-        backward.add(name, spoken[name])
-    assert forward.frames().shape == (100, 3)
-    np.testing.assert_array_equal(forward.frames(), backward.frames())
+    spoken = {f"{i:016x}": random.normal(size=(int(random.integers(0, 90)), 3)).astype(np.float32) for i in range(30)}
+    n_frames = sum(map(len, spoken.values()))
+    whole = Reservoir(100, 5)
+    for name, frames in spoken.items():
+        whole.add(name, frames)
+    shards = [Reservoir.expecting(100, 5, n_frames) if expecting else Reservoir(100, 5) for _ in range(n_shards)]
+    names = list(spoken)
+    shuffle.shuffle(names)
+    for name in names:
+        shuffle.choice(shards).add(name, spoken[name])
+    union = Reservoir(100, 5)
+    for shard in shards:
+        union.merge(shard)
+    assert whole.sample().shape == (100, 3)
+    np.testing.assert_array_equal(whole.sample(), union.sample())
+    assert (union.n_utterances, union.n_frames) == (30, n_frames)
+    assert union.heard.keys() == whole.heard.keys()
+
+
+def test_the_sample_is_uniform_over_frames() -> None:
+    """One utterance of 1,000 frames and 100 of 10: half of the sample from each side, within four standard deviations."""
+    drawn = Reservoir(400, 1)
+    drawn.add("f" * 16, np.zeros((1000, 1), np.float32))
+    for i in range(100):
+        drawn.add(f"{i:016x}", np.ones((10, 1), np.float32))
+    assert 160 < drawn.sample().sum() < 240
+
+
+def test_a_bound_for_many_frames_passes_little_on() -> None:
+    shard = Reservoir.expecting(100, 0, 1_000_000)
+    shard.add("a" * 16, np.zeros((20_000, 1), np.float32))
+    assert 5 < sum(map(len, shard.keys)) < 60

@@ -57,6 +57,7 @@ def test_a_telephone_band_shows(speech: list[Clip]) -> None:
         ("text_chars_per_s", 60.0, Reason.TOO_FAST),
         ("text_repeat_share", 0.75, Reason.REPEATS),
         ("text_loops", 9, Reason.REPEATS),
+        ("asr_given_language_prob", 0.01, Reason.OTHER_LANGUAGE),
     ],
 )
 def test_each_threshold_has_its_reason_and_says_both_numbers(column: str, value: float, reason: Reason) -> None:
@@ -78,6 +79,7 @@ def test_each_threshold_has_its_reason_and_says_both_numbers(column: str, value:
         ("quality_bandwidth_hz", 3400.0, {"min_bandwidth_hz": 4000.0}, Reason.POOR_SOUND),
         ("quality_dnsmos", 2.1, {"min_dnsmos": 2.5}, Reason.POOR_SOUND),
         ("speaker_share", 0.55, {"min_speaker_share": 0.8}, Reason.MIXED_SPEAKERS),
+        ("speaker_overlap_share", 0.25, {"max_overlap_share": 0.1}, Reason.OVERLAPPED),
     ],
 )
 def test_thresholds_of_sound_and_speakers_are_off_until_set(

@@ -1,5 +1,6 @@
 """Statistics of texts: what holds for any text, and what loops, scripts and gaps come to."""
 
+import itertools
 import math
 
 import pytest
@@ -95,3 +96,27 @@ def test_shares_of_languages_sum_to_one(spoken: list[tuple[str, float]]) -> None
     shares = textstats.language_shares(spoken)
     assert set(shares) == {language for language, _ in spoken}
     assert not shares or math.isclose(sum(shares.values()), 1.0)
+
+
+def said(lengths_s: list[float]) -> list[Word]:
+    """Words of four letters, one after another."""
+    edges = [sum(lengths_s[:i]) for i in range(len(lengths_s) + 1)]
+    return [Word("word", a, b, 0.9, "ctc") for a, b in itertools.pairwise(edges)]
+
+
+@given(st.lists(st.floats(0.05, 3.0), min_size=1, max_size=20), st.floats(0.1, 60.0))
+def test_untold_speech_is_a_share(lengths_s: list[float], voiced_s: float) -> None:
+    found = textstats.untold_share(said(lengths_s), voiced_s)
+    assert 0 <= found <= 1
+    assert found >= 1 - sum(lengths_s) / voiced_s - 1e-9
+    assert textstats.untold_share([], voiced_s) == 0
+
+
+@pytest.mark.parametrize("pace", [1.0, 1.8, 2.9])
+def test_speech_without_words_is_untold_at_any_pace(pace: float) -> None:
+    usual_s = 0.41 * pace
+    assert textstats.untold_share(said([usual_s] * 10), 10 * usual_s) == pytest.approx(0)
+    # A gap, and a last word stretched over the same speech, of which it may fill half a word more.
+    assert textstats.untold_share(said([usual_s] * 10), 20 * usual_s) == pytest.approx(0.5)
+    assert textstats.untold_share(said([usual_s] * 9 + [11 * usual_s]), 20 * usual_s) == pytest.approx(0.475)
+    assert textstats.untold_share(said([9.0]), 9.0) > 0.75

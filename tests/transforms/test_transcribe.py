@@ -181,3 +181,16 @@ def test_the_second_recognisers_weights_count(tmp_path: Path) -> None:
     assert list(before) == [str(tmp_path)]
     (tmp_path / "config.json").write_text("{ }")
     assert one.fingerprint()["weights"] != before
+
+
+def test_a_given_language_is_held_against_the_sound(clips: list[Clip]) -> None:
+    stage = Transcribe(TranscribeOptions(backend="given", check_language="whisper-tiny"))
+    stage.setup()
+    made = block([clips[0]] * 3, text="Guten Morgen")
+    for utterance, language in zip(made.utterances, ("de", "", "xx"), strict=True):
+        utterance.language = language
+    wrong, right, unknown = stage(made).utterances
+    assert float(wrong.columns["asr_given_language_prob"]) < 0.1
+    assert (right.language, float(right.columns["asr_given_language_prob"]) > 0.9) == ("en", True)
+    assert "asr_given_language_prob" not in unknown.columns
+    assert set(stage.weights()) == {"whisper-tiny"}

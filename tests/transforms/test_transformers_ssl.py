@@ -93,6 +93,48 @@ def test_frame_rule_of_known_stacks() -> None:
 
 
 def test_normalized_waveforms_have_no_mean_and_unit_variance() -> None:
-    made = normalize(np.stack([noise(1000, 1), 7 * noise(1000, 2)]))
-    np.testing.assert_allclose(made.mean(axis=1), 0, atol=1e-5)
-    np.testing.assert_allclose(made.std(axis=1), 1, atol=1e-3)
+    made = normalize(7 * noise(1000))
+    assert abs(made.mean()) < 1e-5
+    assert abs(made.std() - 1) < 1e-3
+
+
+def test_only_models_that_padding_leaves_alone_are_padded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Padded under a mask, group norm gives other features; layer norm the same. So each kind runs as many batches as it must."""
+    encoder = TransformersEncoder(str(folder), 2)
+    batch = [noise(9000, 1), noise(5000, 2), noise(9000, 3)]
+    sizes = []
+    run = encoder._run
+    monkeypatch.setattr(encoder, "_run", lambda given: sizes.append(len(given)) or run(given))
+    encoder.features(batch)
+    padded = run(batch[:2])[1]
+    away = np.abs(padded - run([batch[1]])[0]).max()
+    if "group" in folder.name:
+        assert sizes == [2, 1]
+        assert away > 1e-2
+    else:
+        assert sizes == [3]
+        assert away < 2e-5
+
+
+def test_data2vec_is_not_padded(tmp_path: Path) -> None:
+    """Its positional convolutions are several, and the second one hears what the first made of the padding."""
+    import torch
+    from transformers import Data2VecAudioConfig, Data2VecAudioModel
+
+    torch.manual_seed(0)
+    Data2VecAudioModel(Data2VecAudioConfig(**SMALL, num_conv_pos_embeddings_groups=2)).save_pretrained(tmp_path)
+    encoder = TransformersEncoder(str(tmp_path), 2)
+    batch = [noise(9000, 1), noise(5000, 2)]
+    for together, samples in zip(encoder.features(batch), batch, strict=True):
+        np.testing.assert_allclose(together, encoder.features([samples])[0], atol=2e-5)
+
+
+def test_normalisation_can_be_set_against_the_checkpoint(folder: Path) -> None:
+    samples = noise(6000) + 0.3
+    own, raw, normalized = (TransformersEncoder(str(folder), 2, given) for given in (None, False, True))
+    assert own.normalized is ("layer" in folder.name)
+    same = normalized if own.normalized else raw
+    np.testing.assert_array_equal(own.features([samples])[0], same.features([samples])[0])
+    if "layer" in folder.name:
+        # Of group norm, scale and mean are gone after the first convolution anyway.
+        assert np.abs(raw.features([samples])[0] - normalized.features([samples])[0]).max() > 1e-2

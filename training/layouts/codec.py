@@ -13,6 +13,7 @@ counted), text that outlasts the sound lengthens the sequence, and so do the del
 """
 
 from collections import deque
+from collections.abc import Mapping
 from collections.abc import Sequence as Sized
 from typing import Literal
 
@@ -27,6 +28,7 @@ from training.layouts.base import (
     Example,
     Layout,
     LayoutOptions,
+    Parts,
     Prompt,
     Row,
     Sequence,
@@ -35,11 +37,9 @@ from training.layouts.base import (
 )
 
 
-class CodecLayoutOptions(LayoutOptions):
-    """A text row in step with codec frames, beside one delayed row a codebook."""
+class TimedLayoutOptions(LayoutOptions):
+    """What layouts with a text row in step with codec frames can be told."""
 
-    name: Literal["codec"] = "codec"
-    """Which layout this is."""
     codebooks: int | None = Field(default=None, ge=1)
     """Use only the first codebooks; null uses all."""
     acoustic_delay: int = Field(default=1, ge=0)
@@ -54,6 +54,13 @@ class CodecLayoutOptions(LayoutOptions):
     """Weight of the first codebook among the speech labels (Moshi, whose first codebook is semantic: 100)."""
     prompt_max_gap_s: float = Field(default=1.0, ge=0)
     """When speaking a prompt: seconds of PAD between words after which the next word is said whatever the model wants."""
+
+
+class CodecLayoutOptions(TimedLayoutOptions):
+    """A text row in step with codec frames, beside one delayed row a codebook."""
+
+    name: Literal["codec"] = "codec"
+    """Which layout this is."""
 
 
 def text_frames(words: Sized[Sized[int]], starts_s: np.ndarray, rate_hz: float, last: int) -> tuple[list[int], int]:
@@ -75,14 +82,14 @@ def text_frames(words: Sized[Sized[int]], starts_s: np.ndarray, rate_hz: float, 
 class CodecLayout(Layout):
     """Text, and K rows of codec codes, each late by its delay. `Example.codes` is `[K, T]`."""
 
-    name = "codec"
-    kind = "codec"
-    column = "codec_codes"
-    options: CodecLayoutOptions
+    kinds = ("codec",)
+    options: TimedLayoutOptions
+    silence = ""
+    """The special of frames without a code, where the layout has such frames."""
 
-    def __init__(self, options: LayoutOptions, vocabulary: Vocabulary, card: Tokenizer) -> None:
-        super().__init__(options, vocabulary, card)
-        sizes = card.sizes[: self.options.codebooks]
+    def __init__(self, options: LayoutOptions, vocabulary: Vocabulary, cards: Mapping[str, Tokenizer]) -> None:
+        super().__init__(options, vocabulary, cards)
+        sizes = self.card.sizes[: self.options.codebooks]
         text = Row("text", vocabulary.size, ("pad", "epad", "eos", "bos"))
         self.rows = (text, *(Row(f"codec_{k}", size, ("pad",)) for k, size in enumerate(sizes)))
         self.pads = np.array([row.special("pad") for row in self.rows], dtype=np.int64)
@@ -92,6 +99,12 @@ class CodecLayout(Layout):
                 f"delays {list(delays)}: give {len(sizes)} numbers, from 0 upwards, for {len(sizes)} codebooks"
             )
         self.delays = delays
+        self.learnt = (True,) * len(delays)
+
+    @property
+    def silences(self) -> np.ndarray:
+        """Int64 `[K]`: what stands for no code, in each row."""
+        return np.array([row.special(self.silence) for row in self.rows[1:]], dtype=np.int64)
 
     def no_codes(self) -> np.ndarray:
         return np.zeros((len(self.delays), 0), dtype=np.int64)
@@ -119,7 +132,7 @@ class CodecLayout(Layout):
         n_frames = codes.shape[1]
         text, shifted = self.text_row(example, n_frames)
         # One position before the first frame, and then whichever ends last: text and its EOS, or the last delayed code.
-        n_positions = 1 + max(len(text) + 1, n_frames + self.delays[-1])
+        n_positions = 1 + max(len(text) + 1, n_frames + max(self.delays))
         inputs = np.tile(self.pads, (n_positions, 1))
         learnt = np.zeros(inputs.shape, dtype=bool)
         weights = np.ones(inputs.shape, dtype=np.float32)
@@ -132,15 +145,24 @@ class CodecLayout(Layout):
         for k, delay in enumerate(self.delays):
             here = slice(1 + delay, 1 + delay + n_frames)
             inputs[here, 1 + k] = codes[k]
-            learnt[here, 1 + k] = True
+            learnt[here, 1 + k] = self.learnt[k]
         weights[:, 1] = self.options.first_codebook_weight
+        if self.silence:
+            silent = inputs[:, 1:] == NOTHING
+            inputs[:, 1:][silent] = np.broadcast_to(self.silences, silent.shape)[silent]
+            weights[:, 1:][silent] *= self.options.pad_weight
         return finish(inputs, learnt, weights, shifted, example)
 
-    def undo(self, inputs: np.ndarray) -> tuple[list[list[int]], np.ndarray]:
+    def kept(self, example: Example) -> Parts:
+        return Parts(example.words, example.codes[: len(self.delays)])
+
+    def undo(self, inputs: np.ndarray) -> Parts:
         text = inputs[:, 0]
-        n_frames = int((inputs[:, 1] < self.pads[1]).sum())
-        codes = [inputs[1 + d : 1 + d + n_frames, 1 + k] for k, d in enumerate(self.delays)]
-        return self.vocabulary.split(text[(text >= 0) & (text < self.vocabulary.size)]), np.stack(codes)
+        n_frames = int(((inputs[:, 1] != self.pads[1]) & (inputs[:, 1] != NOTHING)).sum())
+        codes = np.stack([inputs[1 + d : 1 + d + n_frames, 1 + k] for k, d in enumerate(self.delays)])
+        codes[codes >= self.pads[1:, None]] = NOTHING
+        words = self.vocabulary.split(text[(text >= 0) & (text < self.vocabulary.size)])
+        return Parts(words, codes)
 
     def prompt(self, example: Example, max_s: float) -> "CodecPrompt":
         return CodecPrompt(self, example, max(1, round(max_s * self.card.rate_hz)))
@@ -176,7 +198,7 @@ class CodecPrompt(Prompt):
     def next(self, draw: Draw) -> np.ndarray | None:
         frame, layout = self.position - 1, self.layout
         self.position += 1
-        if frame >= self.n_frames + max(layout.delays[-1], 1):
+        if frame >= self.n_frames + max(1, *layout.delays):
             return None
         ids = layout.pads.copy()
         if frame < 0:
@@ -188,9 +210,12 @@ class CodecPrompt(Prompt):
         for k, delay in enumerate(layout.delays):
             at = frame - delay
             if 0 <= at < self.given.shape[1]:
-                ids[1 + k] = self.given[k, at]
+                ids[1 + k] = self.given[k, at] if self.given[k, at] != NOTHING else layout.silences[k]
+            elif 0 <= at < self.n_frames and layout.learnt[k]:
+                silence = (layout.silence,) if layout.silence else ()
+                ids[1 + k] = draw(1 + k, layout.rows[1 + k].allow(True, *silence))
             elif 0 <= at < self.n_frames:
-                ids[1 + k] = draw(1 + k, layout.rows[1 + k].allow(True))
+                ids[1 + k] = layout.silences[k]  # nobody says anything to the model while it speaks
         return ids
 
     def _text(self, draw: Draw, frame: int) -> int:

@@ -11,6 +11,7 @@ has said the word before it chooses how the word sounds. `I like cats`, tokens I
 """
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from training.layouts.base import (
     Example,
     Layout,
     LayoutOptions,
+    Parts,
     Prompt,
     Row,
     Sequence,
@@ -47,15 +49,14 @@ class TasteLayoutOptions(LayoutOptions):
 class TasteLayout(Layout):
     """Text, and R rows of TASTE codes one word later. `Example.codes` is `[W, R]`."""
 
-    name = "taste"
-    kind = "taste"
-    column = "taste_codes"
+    kinds = ("taste",)
+    text_marks = ("bos", "pad")
     options: TasteLayoutOptions
 
-    def __init__(self, options: LayoutOptions, vocabulary: Vocabulary, card: Tokenizer) -> None:
-        super().__init__(options, vocabulary, card)
+    def __init__(self, options: LayoutOptions, vocabulary: Vocabulary, cards: Mapping[str, Tokenizer]) -> None:
+        super().__init__(options, vocabulary, cards)
         text = Row("text", vocabulary.size, ("pad", "bos"))
-        self.rows = (text, *(Row(f"taste_{r}", size, ("pad",)) for r, size in enumerate(card.sizes)))
+        self.rows = (text, *(Row(f"taste_{r}", size, ("pad",)) for r, size in enumerate(self.card.sizes)))
         self.pads = np.array([row.special("pad") for row in self.rows], dtype=np.int64)
 
     def no_codes(self) -> np.ndarray:
@@ -83,7 +84,7 @@ class TasteLayout(Layout):
         learnt[at, 1:] = len(codes) > 0
         return finish(inputs, learnt, np.ones(inputs.shape, dtype=np.float32), 0, example)
 
-    def undo(self, inputs: np.ndarray) -> tuple[list[list[int]], np.ndarray]:
+    def undo(self, inputs: np.ndarray) -> Parts:
         """Words without codes (the last, where sampling stopped at it) are left out."""
         text = inputs[:, 0]
         token = (text >= 0) & (text < self.vocabulary.size)
@@ -94,7 +95,7 @@ class TasteLayout(Layout):
         new |= text == self.pads[0]
         new &= (inputs[:, 1:] >= 0).all(axis=1) & (inputs[:, 1:] < self.pads[1:]).all(axis=1)
         codes = inputs[new, 1:]
-        return words[: len(codes)], codes
+        return Parts(words[: len(codes)], codes)
 
     def prompt(self, example: Example, max_s: float) -> "TastePrompt":
         return TastePrompt(self, example, max(1, round(max_s * WORDS_PER_S)))

@@ -5,18 +5,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from unidecode import unidecode
 
 from schemas import Word
+from transforms.align.letters import place, spell
 from transforms.align.stage import RATE_HZ, AlignOptions
-from transforms.align.viterbi import Trellis, align, runs
 from transforms.align.words import Time, tokens_of, with_wildcards, written
 from transforms.weights import locate
 
 _WINDOW_S, _CONTEXT_S = 20, 1
 """Longer sound is heard in windows of 20 s, with a second more on either side."""
-_STAR_WEIGHT = -3.0
-"""A wildcard's frame is worth this less (natural logarithm) than the best letter's, so that it leaves words what is theirs."""
 
 
 class CtcAligner:
@@ -24,8 +21,7 @@ class CtcAligner:
 
     A frame's time is its number times the model's stride, as a float: rounded to milliseconds it would drift, and so would the
     duration over the number of frames, which leaves out that convolutions do not pad. Letters that the vocabulary lacks are
-    romanised (Unidecode), and left out where that does not help; a word without any letter left is a `wildcard`, placed on the
-    speech that its neighbours leave. A word's score is the mean probability of its letters' frames.
+    romanised (Unidecode), and left out where that does not help; see `letters.place` for words without any.
     """
 
     def __init__(self, options: AlignOptions) -> None:
@@ -36,9 +32,9 @@ class CtcAligner:
         self._model = AutoModelForCTC.from_pretrained(folder, local_files_only=True, trust_remote_code=False).eval()
         self._extractor = AutoFeatureExtractor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        self._ids: dict[str, int] = tokenizer.get_vocab()
         self._blank = int(tokenizer.pad_token_id)
-        self._cased = any(token.isupper() for token in self._ids if len(token) == 1)
+        self._letters = {c: i for c, i in tokenizer.get_vocab().items() if len(c) == 1 and i != self._blank}
+        self._cased = any(map(str.isupper, self._letters))
         self._stride, self._field = stride_and_field(self._model.config)
 
     def prepare(self, transcripts: Sequence[tuple[Sequence[str], str]]) -> None:
@@ -50,16 +46,13 @@ class CtcAligner:
         tokens, owners = with_wildcards(words, *tokens_of(words, language or "en"))
         times: list[Time | None] = [None] * len(tokens)
         if tokens and len(samples) >= max(self._field, self._stride, RATE_HZ // 20):
-            times = self._times(self._emissions(samples), [self._spell(token) for token in tokens], duration_s)
+            log_probs = self._emissions(samples)
+            spelled = [spell(token.upper() if self._cased else token, self._letters) for token in tokens]
+            frame_s = self._stride / RATE_HZ if self._stride else duration_s / len(log_probs)
+            # A frame's own sound is the stride in the middle of what it sees.
+            shift_s = max(0, self._field - self._stride) / 2 / RATE_HZ
+            times = place(log_probs, log_probs, spelled, self._blank, frame_s, shift_s)
         return written(words, owners, times, duration_s)
-
-    def _spell(self, token: str) -> list[int]:
-        letters = token.upper() if self._cased else token
-        if not any(letter in self._ids for letter in letters):
-            romanised = unidecode(letters)
-            letters = romanised.upper() if self._cased else romanised.lower()
-        ids = [self._ids.get(letter, self._blank) for letter in letters]
-        return [i for i in ids if i != self._blank]
 
     def _emissions(self, samples: np.ndarray) -> np.ndarray:
         """float32 `[n]` -> log-probabilities `[T, V]`."""
@@ -80,29 +73,6 @@ class CtcAligner:
         logits = self._model(**inputs).logits[0]
         found: np.ndarray = logits.float().log_softmax(dim=-1).numpy()
         return found
-
-    def _times(self, log_probs: np.ndarray, spelled: Sequence[Sequence[int]], duration_s: float) -> list[Time | None]:
-        """One time for each token, or None for all where they do not fit."""
-        star = log_probs.shape[1]
-        others = np.delete(log_probs, self._blank, axis=1).max(axis=1, keepdims=True)
-        scores = np.concatenate([log_probs, others + _STAR_WEIGHT], axis=1)
-        units = [list(ids) or [star] for ids in spelled]
-        targets = [i for ids in units for i in ids]
-        states = align(scores, Trellis.ctc(targets, self._blank))
-        if states is None:
-            return [None] * len(spelled)
-        probabilities = np.exp(np.concatenate([log_probs, others], axis=1))
-        frame_s = self._stride / RATE_HZ if self._stride else duration_s / len(log_probs)
-        # A frame's own sound is the stride in the middle of what it sees.
-        shift_s = max(0, self._field - self._stride) / 2 / RATE_HZ
-        letters = iter(zip(runs(states, len(targets)), targets, strict=True))
-        times: list[Time | None] = []
-        for ids, kept in zip(spelled, units, strict=True):
-            own = [next(letters) for _ in kept]
-            worth = np.concatenate([probabilities[a:b, i] for (a, b), i in own])
-            start_s, end_s = own[0][0][0] * frame_s + shift_s, own[-1][0][1] * frame_s + shift_s
-            times.append(Time(start_s, end_s, min(1.0, float(worth.mean())), "ctc" if ids else "wildcard"))
-        return times
 
 
 def stride_and_field(config: Any) -> tuple[int, int]:

@@ -6,64 +6,33 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from schemas import Utterance
+from transforms.align.fitting import FitHeadOptions, Heard, about, distance, heard_by, listen, start, train
 from transforms.align.g2p import Lexicon, Phones
-from transforms.align.head import MEL_BINS, N_CLASSES, PHONES, STATES, Ears, Head, Network
+from transforms.align.head import N_CLASSES, PHONES, STATES, Ears, Head, Network
 from transforms.align.placing import emissions
 from transforms.align.words import tokens_of
-from transforms.options import Options
-from transforms.resample import resample
-from transforms.units.encoder import parameters_sha256
-from transforms.whisper_model import load_whisper
 
-_QUIET = -1.5
-"""Log-mel of padding."""
 _IGNORED = -100
 
 
-class FitAlignOptions(Options):
+class FitAlignOptions(FitHeadOptions):
     """How to fit a phone classifier."""
-
-    path: Path
-    """The safetensors file to write."""
-    data: str
-    """The data, its size and its licence in one sentence; written into the file's header."""
-    encoder: str = "whisper-tiny"
-    """The Whisper checkpoint whose encoder it reads, frozen."""
-    layer: int = 3
-    """1-based layer of that encoder."""
-    width: int = 192
-    """Channels."""
-    epochs: int = Field(4, ge=1)
-    """Passes over the data."""
-    learning_rate: float = 1.5e-3
-    """Peak learning rate; linear warm-up over 100 steps, cosine decay."""
-    batch_frames: int = Field(1600, ge=1)
-    """Encoder frames (20 ms) in a batch."""
-    heldout_every: int = Field(20, ge=2)
-    """One speaker in so many is kept out and measured."""
-    seed: int = 0
-    """Seed of everything drawn."""
 
 
 @dataclass
-class Example:
-    """An utterance as the network hears it.
+class Example(Heard):
+    """An utterance with what it is taught.
 
     Attributes:
-        mel: float16 `[2T, 80]`. encoded: float16 `[T, dim]`.
-        variants: each token's pronunciations. heldout: whether its speaker is kept out.
+        variants: each token's pronunciations.
         labels: int64 `[2T]`, the class of each frame; None where pocketsphinx found no way through.
     """
 
-    mel: np.ndarray
-    encoded: np.ndarray
     variants: list[list[Phones]]
-    heldout: bool
     labels: np.ndarray | None = field(default=None, repr=False)
 
 
@@ -98,31 +67,20 @@ def fit_align(utterances: Iterable[Utterance], options: FitAlignOptions, say: Ca
 
 
 def hear(utterances: Iterable[Utterance], options: FitAlignOptions, say: Callable[[str], None]) -> list[Example]:
-    """Features, pronunciations and pocketsphinx's labels of every utterance of at most 30 s."""
-    ears, lexicon, sphinx = Ears(options.encoder, options.layer), Lexicon(), Sphinx()
-    heldout = heldout_speakers(options.heldout_every)
+    """Features, pronunciations and pocketsphinx's labels of every utterance whose words can be said."""
+    lexicon, sphinx = Lexicon(), Sphinx()
     examples = []
-    for utterance in utterances:
-        samples = resample(utterance.samples, utterance.rate_hz, 16000)[: 30 * 16000]
+    for utterance, samples, heard in listen(utterances, options):
         tokens, _ = tokens_of(utterance.text.split())
         variants = lexicon.look_up(tokens, "en")
-        if len(samples) < 1600 or not tokens or not all(variants):
+        if not tokens or not all(variants):
             continue
-        mel, encoded = ears(samples)
-        speaker = str(utterance.given.get("speaker", utterance.source))
-        example = Example(mel.half().numpy(), encoded.half().numpy(), variants, heldout(speaker))
-        example.labels = sphinx.labels(samples, tokens, variants, len(example.mel))
-        examples.append(example)
+        labels = sphinx.labels(samples, tokens, variants, len(heard.mel))
+        examples.append(Example(heard.mel, heard.encoded, heard.heldout, variants, labels))
         if len(examples) % 250 == 0:
             known = sum(e.labels is not None for e in examples)
             say(f"heard {len(examples)} utterances; pocketsphinx aligned {known}")
     return examples
-
-
-def heldout_speakers(every: int) -> Callable[[str], bool]:
-    """Every so manieth speaker, in the order they turn up."""
-    order: dict[str, int] = {}
-    return lambda speaker: order.setdefault(speaker, len(order)) % every == every - 1
 
 
 class Sphinx:
@@ -173,30 +131,21 @@ def fit_examples(examples: Sequence[Example], options: FitAlignOptions, say: Cal
     labelled = [e for e in examples if e.labels is not None and not e.heldout]
     if not labelled:
         raise ValueError(f"none of {len(examples)} utterances could be aligned, so there is nothing to fit on")
-    # Weights start from torch's global generator, which is put back as it was.
-    with torch.random.fork_rng():
-        torch.manual_seed(options.seed)
-        network = Network(examples[0].encoded.shape[1], options.width)
+    network = start(examples[0].encoded.shape[1], options, N_CLASSES)
     random = np.random.default_rng(options.seed)
-    train(network, labelled, options, random, say)
+    train(network, labelled, options, random, say, wrong_classes)
     hours = sum(len(e.encoded) for e in labelled) / 50 / 3600
     network.half().float()  # as the file keeps it, so that the figures are those of the file
     frame_error, phone_error_rate = measure(
         network, prior_of(labelled), [e for e in examples if e.heldout] or labelled[:50]
     )
-    about = {
-        "encoder": options.encoder,
-        "encoder_sha256": parameters_sha256(load_whisper(options.encoder).encoder),
-        "layer": options.layer,
-        "dim": network.norm.normalized_shape[0],
-        "width": options.width,
-        "data": options.data,
+    ears = Ears(options.encoder, options.layer)
+    found = about(network, ears, options) | {
         "recipe": "transforms.align.fit.fit_align",
-        "options": options.model_dump(mode="json", exclude={"path", "data", "encoder", "layer", "width"}),
         "heldout_frame_error": round(frame_error, 4),
         "heldout_phone_error_rate": round(phone_error_rate, 4),
     }
-    Head(network, prior_of(labelled), about, Ears(options.encoder, options.layer)).save(options.path)
+    Head(network, prior_of(labelled), found, ears).save(options.path)
     return FittedHead(options.path, len(labelled), hours, frame_error, phone_error_rate)
 
 
@@ -209,81 +158,12 @@ def prior_of(examples: Sequence[Example]) -> np.ndarray:
     return (counts / counts.sum()).astype(np.float32)
 
 
-@torch.inference_mode()
-def heard_by(network: Network, example: Example) -> np.ndarray:
-    """Log-posteriors `[2T, N_CLASSES]`."""
-    mel, encoded = (torch.from_numpy(x.astype(np.float32))[None] for x in (example.mel, example.encoded))
-    found: np.ndarray = network(mel, encoded)[0].log_softmax(-1).numpy()
-    return found
-
-
-def train(
-    network: Network,
-    examples: Sequence[Example],
-    options: FitAlignOptions,
-    random: np.random.Generator,
-    say: Callable[[str], None],
-) -> None:
-    """Fit in place: cross-entropy of every frame's class, on batches of utterances of similar length."""
-    groups = batches([len(e.encoded) for e in examples], options.batch_frames)
-    epochs, learning_rate = options.epochs, options.learning_rate
-    steps, step = epochs * len(groups), 0
-    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.02)
-    network.train()
-    for epoch in range(epochs):
-        losses = []
-        for g in random.permutation(len(groups)):
-            mel, encoded, labels = collate([examples[i] for i in groups[g]])
-            optimizer.param_groups[0]["lr"] = learning_rate * min(1.0, (step + 1) / 100) * _decay(step / steps)
-            logits = network(blur(mel, random), encoded)
-            loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=_IGNORED, label_smoothing=0.05)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
-            losses.append(loss.item())
-            step += 1
-        say(f"epoch {epoch + 1} of {epochs}: {len(examples)} utterances, loss {np.mean(losses):.3f}")
-    network.eval()
-
-
-def _decay(share: float) -> float:
-    return 0.5 * (1 + float(np.cos(np.pi * share)))
-
-
-def batches(lengths: Sequence[int], batch_frames: int) -> list[list[int]]:
-    """Indices in groups of similar length, each of about `batch_frames` frames."""
-    groups: list[list[int]] = [[]]
-    for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        if groups[-1] and (len(groups[-1]) + 1) * lengths[i] > batch_frames:
-            groups.append([])
-        groups[-1].append(i)
-    return groups
-
-
-def collate(examples: Sequence[Example]) -> tuple[Tensor, Tensor, Tensor]:
-    """Padded log-mel `[B, 2T, 80]`, encoded `[B, T, dim]`, labels `[B, 2T]`."""
-    frames = max(len(e.encoded) for e in examples)
-    mel = torch.full((len(examples), 2 * frames, MEL_BINS), _QUIET)
-    encoded = torch.zeros(len(examples), frames, examples[0].encoded.shape[1])
-    labels = torch.full((len(examples), 2 * frames), _IGNORED)
+def wrong_classes(logits: Tensor, examples: Sequence[Example]) -> Tensor:
+    """Cross-entropy of every frame's class. Logits `[B, 2T, N_CLASSES]`."""
+    labels = torch.full(logits.shape[:2], _IGNORED)
     for row, example in enumerate(examples):
-        mel[row, : len(example.mel)] = torch.from_numpy(example.mel.astype(np.float32))
-        encoded[row, : len(example.encoded)] = torch.from_numpy(example.encoded.astype(np.float32))
         labels[row, : len(example.mel)] = torch.from_numpy(example.labels)
-    return mel, encoded, labels
-
-
-def blur(mel: Tensor, random: np.random.Generator) -> Tensor:
-    """Other levels, a little noise and, as in SpecAugment (Park et al. 2019), a band of at most 15 bins gone, for each item."""
-    shape = (len(mel), 1, 1)
-    level = torch.from_numpy(random.normal(0, 0.15, shape).astype(np.float32))
-    noise = torch.from_numpy(random.standard_normal(mel.shape, np.float32)) * 0.05
-    mel = mel + level + noise
-    for row in mel:
-        low, width = int(random.integers(0, MEL_BINS)), int(random.integers(0, 16))
-        row[:, low : low + width] = row.mean()
-    return mel
+    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=_IGNORED, label_smoothing=0.05)
 
 
 def measure(network: Network, prior: np.ndarray, examples: Sequence[Example]) -> tuple[float, float]:
@@ -334,13 +214,3 @@ def phones_heard(log_posteriors: np.ndarray, prior: np.ndarray, leave: float = -
         path[t] = state
         state = int(back[t, state])
     return collapse(path)
-
-
-def distance(a: Sequence[int], b: Sequence[int]) -> int:
-    """Edit distance."""
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        diagonal, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (x != y))
-    return row[-1]

@@ -1,4 +1,4 @@
-"""A phone classifier on Whisper's encoder: which third of which English phone each 10 ms of sound is."""
+"""Small networks on Whisper's encoder: which third of which English phone, or which letter, each 10 ms of sound is."""
 
 import json
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ _WINDOW, _CONTEXT = 20 * 50, 50
 
 
 class WrongHead(UserError):
-    """The file is no phone classifier, or it was fitted on another encoder."""
+    """The file is no head of the kind that is asked for, or it was fitted on another encoder."""
 
 
 class Block(nn.Module):
@@ -50,7 +50,7 @@ class Block(nn.Module):
 class Network(nn.Module):
     """Log-mel at 100 Hz for when, the encoder's layer at 50 Hz for what: logits at 100 Hz."""
 
-    def __init__(self, dim: int, width: int) -> None:
+    def __init__(self, dim: int, width: int, n_classes: int = N_CLASSES) -> None:
         super().__init__()
         self.width = width
         self.mel = nn.Conv1d(MEL_BINS, width, 5, padding=2)
@@ -58,10 +58,10 @@ class Network(nn.Module):
         self.encoded = nn.Linear(dim, 2 * width)
         self.blocks = nn.ModuleList([Block(width, dilation) for dilation in (1, 2, 1)])
         self.last = nn.LayerNorm(width)
-        self.out = nn.Linear(width, N_CLASSES)
+        self.out = nn.Linear(width, n_classes)
 
     def forward(self, mel: Tensor, encoded: Tensor) -> Tensor:
-        """`[B, 2T, 80]` and `[B, T, dim]` -> `[B, 2T, N_CLASSES]`."""
+        """`[B, 2T, 80]` and `[B, T, dim]` -> `[B, 2T, n_classes]`."""
         batch, frames, _ = encoded.shape
         # Each encoder frame gives two frames, the layer telling them apart.
         x = self.mel(mel.transpose(1, 2)).transpose(1, 2)
@@ -101,18 +101,18 @@ class Head:
     """A fitted network with the encoder that it belongs to.
 
     Attributes:
-        prior: float32 `[N_CLASSES]`, how often each class occurs where it was fitted.
-        about: the file's header: data, licence, options and figures.
+        prior: float32 `[C]`, how often each class occurs where it was fitted.
+        about: the file's header: data, licence, options and figures; `kind` where it is not "phones".
     """
 
     def __init__(self, network: Network, prior: np.ndarray, about: dict[str, Any], ears: Ears) -> None:
         self.network, self.prior, self.about, self.ears = network.eval(), prior, about, ears
 
     @classmethod
-    def load(cls, path: Path, encoder: str) -> "Head":
+    def load(cls, path: Path, encoder: str, kind: str = "phones") -> "Head":
         """Read what `save` wrote, to be used on the encoder of that Whisper checkpoint.
 
-        Raises WrongHead for any other file, and for one that was fitted on another encoder.
+        Raises WrongHead for any other file, for another kind of head, and for one that was fitted on another encoder.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -121,10 +121,12 @@ class Head:
                 about = json.loads((file.metadata() or {})[_HEADER])
                 tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
             prior = tensors.pop("prior").numpy()
-            network = Network(about["dim"], about["width"])
+            network = Network(about["dim"], about["width"], len(prior))
             network.load_state_dict(tensors)
         except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
-            raise WrongHead(f"{path}: not a phone classifier that `transforms.align.fit` wrote ({error!r})") from error
+            raise WrongHead(f"{path}: not a head that `antiphon fit` wrote ({error!r})") from error
+        if about.get("kind", "phones") != kind:
+            raise WrongHead(f"{path}: a head of {about.get('kind', 'phones')}, and one of {kind} is asked for")
         ears = Ears(encoder, about["layer"])
         if ears.sha256 != about["encoder_sha256"]:
             raise WrongHead(
@@ -143,12 +145,12 @@ class Head:
 
     @torch.inference_mode()
     def log_posteriors(self, samples: np.ndarray) -> np.ndarray:
-        """float32 `[n]` at 16 kHz, of any length -> float32 `[2 (n // 320), N_CLASSES]`.
+        """float32 `[n]` at 16 kHz, of any length -> float32 `[2 (n // 320), C]`.
 
         Beyond 22 s in windows of 20 s that hear a second more on either side, so memory does not grow with the length.
         """
         n_frames = len(samples) // (2 * FRAME)
-        found = [np.zeros((0, N_CLASSES), np.float32)]
+        found = [np.zeros((0, len(self.prior)), np.float32)]
         for start, end, low, high in windows(n_frames):
             mel, encoded = self.ears(samples[low * 2 * FRAME : high * 2 * FRAME])
             logits = self.network(mel[None], encoded[None])[0]

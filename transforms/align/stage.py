@@ -19,6 +19,7 @@ BACKENDS = {
     "joint": "transforms.align.joint:JointAligner",
     "phones": "transforms.align.phones:PhoneAligner",
     "gmm": "transforms.align.gmm:GmmAligner",
+    "chars": "transforms.align.chars:CharAligner",
     "ctc": "transforms.align.ctc:CtcAligner",
 }
 
@@ -26,18 +27,19 @@ BACKENDS = {
 class AlignOptions(Options):
     """Which aligner places the words."""
 
-    backend: Literal["joint", "phones", "gmm", "ctc"] = "joint"
+    backend: Literal["joint", "phones", "gmm", "chars", "ctc"] = "joint"
     """"phones": a phone classifier on Whisper's encoder, any language that espeak-ng reads. "gmm": pocketsphinx, English only.
-    "joint": the mean of both in English, "phones" elsewhere. "ctc": any Hugging Face CTC checkpoint, any language it spells."""
+    "joint": the mean of both in English, "phones" elsewhere. "chars": a CTC head of letters on Whisper's encoder, no dictionary,
+    Latin script or romanised. "ctc": any Hugging Face CTC checkpoint, any language it spells."""
     model: str = ""
-    """The CTC checkpoint's folder, or its name; or a phone classifier other than the one that comes with the project."""
+    """The CTC checkpoint's folder, or its name; or a head other than the one that comes with the project."""
     encoder: str = "whisper-tiny"
-    """The Whisper checkpoint whose encoder the phone classifier reads; the one it was fitted on."""
+    """The Whisper checkpoint whose encoder the head reads; the one it was fitted on."""
 
     @property
     def head(self) -> str:
-        """Name or path of the phone classifier."""
-        return self.model or "antiphon-phones"
+        """Name or path of the head on Whisper's encoder."""
+        return self.model or {"chars": "antiphon-chars"}.get(self.backend, "antiphon-phones")
 
 
 class Aligner(Protocol):
@@ -59,7 +61,7 @@ class Align(Stage):
     """Sets `words`, one for each white-space-separated word of `text`, and `align_score`, the mean of their scores."""
 
     name = "align"
-    version = 4
+    version = 5
 
     def __init__(self, options: AlignOptions) -> None:
         super().__init__(options)

@@ -46,7 +46,7 @@ class Trellis:
         return cls(units, blank, np.zeros(len(units) + 1, np.float32), straight)
 
 
-def align(log_probs: np.ndarray, trellis: Trellis) -> np.ndarray | None:
+def align(log_probs: np.ndarray, trellis: Trellis, band: int = 0) -> np.ndarray | None:
     """The best state of each frame, int64 `[T]`: 2 j for the filler before unit j, 2 j + 1 for unit j. None: there is no way.
 
     O(T L) time. The forward pass keeps the scores of every sqrt(T)-th frame; the way back computes the steps between two of them
@@ -55,20 +55,34 @@ def align(log_probs: np.ndarray, trellis: Trellis) -> np.ndarray | None:
 
     Args:
         log_probs: float `[T, V]`, any frame rate.
+        band: at first only ways within so many units of an even pace are tried, which takes O(T band); again with a band twice as
+            wide where the best of them leaves the band's inner three quarters, or there is none. 0: all ways.
     """
     n_frames, n_units = len(log_probs), len(trellis.units)
     if n_frames == 0 or n_units == 0:
         return None
     log_probs = np.ascontiguousarray(log_probs, np.float32)
     block = max(1, math.isqrt(n_frames))
-    kept = np.full((-(-n_frames // block), 2, n_units + 1), _NEVER)
+    kept = np.empty((-(-n_frames // block), 2, n_units + 1))
     given = (log_probs, trellis.units, trellis.filler, trellis.before, trellis.straight)
-    state = _forward(*given, block, kept)
-    if state < 0:
-        return None
-    path = np.empty(n_frames, np.int64)
-    _backward(*given, block, kept, state, path)
-    return path
+    band = min(band, n_units) or n_units
+    while True:
+        kept[:] = _NEVER
+        state = _forward(*given, band, block, kept)
+        if state >= 0:
+            path = np.empty(n_frames, np.int64)
+            _backward(*given, block, kept, state, path)
+            if band >= n_units or 4 * _farthest(path, n_units) <= 3 * band:
+                return path
+        elif band >= n_units:
+            return None
+        band = min(2 * band, n_units)
+
+
+def _farthest(path: np.ndarray, n_units: int) -> float:
+    """Units by which the way is ahead of an even pace, or behind it, at most."""
+    even = np.arange(len(path)) * (n_units / len(path))
+    return float(np.abs(path // 2 - even).max())
 
 
 def viterbi(log_probs: np.ndarray, targets: Sequence[int], blank: int = 0) -> np.ndarray:
@@ -140,22 +154,30 @@ def _begin(log_probs, units, filler, before, fillers, scores):  # type: ignore[n
 
 
 @_compiled
-def _forward(log_probs, units, filler, before, straight, block, kept):  # type: ignore[no-untyped-def]
-    """Fills `kept` [K, 2, L + 1] (fillers; then units at j + 1) at frames 0, block, 2 block ...; returns the last state, or -1."""
+def _forward(log_probs, units, filler, before, straight, band, block, kept):  # type: ignore[no-untyped-def]
+    """Fills `kept` [K, 2, L + 1] (fillers; then units at j + 1) at frames 0, block, 2 block ...; returns the last state, or -1.
+
+    Only units within `band` of an even pace are reached; those out of reach stay at -inf in `kept`, which comes full of it.
+    """
     n_frames, n = len(log_probs), len(units)
     old_f, old_u = np.empty(n + 1), np.empty(n + 1)
     new_f, new_u = np.full(n + 1, -np.inf), np.full(n + 1, -np.inf)
     _begin(log_probs, units, filler, before, old_f, old_u)
     kept[0, 0], kept[0, 1] = old_f, old_u
+    before_low = 0
     for t in range(1, n_frames):
+        even = t * n // n_frames
         # Units beyond t cannot be reached yet; those before n - (frames left) - 1 can no longer reach the end.
-        low, high = max(0, n - (n_frames - t) - 1), min(n, t + 1)
+        low, high = max(0, n - (n_frames - t) - 1, even - band), min(n, t + 1, even + band + 1)
+        if low and low == before_low:
+            old_u[low] = -np.inf  # unit low - 1, which was left behind a frame earlier
+        before_low = low
         _step(log_probs[t], units, filler, before, straight, old_f, old_u, new_f, new_u, low, high)
         _last(log_probs[t], filler, before, old_f, old_u, new_f, n)
         old_f, new_f = new_f, old_f
         old_u, new_u = new_u, old_u
         if t % block == 0:
-            kept[t // block, 0], kept[t // block, 1] = old_f, old_u
+            kept[t // block, 0, low:], kept[t // block, 1, low + 1 :] = old_f[low:], old_u[low + 1 :]
     if old_f[n] == -np.inf and old_u[n] == -np.inf:
         return -1
     return 2 * n if old_f[n] >= old_u[n] else 2 * n - 1

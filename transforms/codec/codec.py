@@ -10,6 +10,7 @@ BACKENDS = {
     "mel": "transforms.codec.mel:MelCodec",
     "lyra": "transforms.codec.lyra:LyraCodec",
     "transformers": "transforms.codec.transformers_codec:TransformersCodec",
+    "snac": "transforms.codec.snac:SnacCodec",
 }
 """Each is made from (model, n_codebooks): a name or path for `transforms.weights.locate`, and how many to keep, or None."""
 
@@ -20,6 +21,8 @@ class CodecModel(Protocol):
     Attributes:
         sample_rate_hz: rate of what it reads and gives. hop: samples in a frame.
         sizes: size of each codebook that is kept. sha256: of all weights that the codes depend on.
+
+    A codec whose first codebooks carry content has `semantic`, their number; one of several rates has `levels`, the rows of each.
     """
 
     sample_rate_hz: int

@@ -4,9 +4,11 @@ import hashlib
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from schemas import Block, Tokenizer, Utterance
 from transforms.batching import map_batches
+from transforms.codec.chunks import encode_in_chunks
 from transforms.codec.codec import BACKENDS, CodecModel
 from transforms.options import Options
 from transforms.registry import load
@@ -18,12 +20,17 @@ from transforms.weights import locate
 class CodecOptions(Options):
     """Codec codes, `[K, T]`: sound in a form that can be turned back into sound."""
 
-    backend: Literal["mel", "lyra", "transformers"] = "mel"
-    """"mel" (the project's own, 1.7 kbit/s), "lyra" (Lyra v2) or "transformers" (EnCodec, Mimi, DAC)."""
+    backend: Literal["mel", "lyra", "transformers", "snac"] = "mel"
+    """"mel" (the project's own, 1.7 kbit/s), "lyra" (Lyra v2), "transformers" (EnCodec, Mimi, DAC, X-codec) or "snac" (its own
+    package)."""
     model: str = "antiphon-codec"
     """The codec's weights: a name ("antiphon-codec", "lyra") or a path."""
     n_codebooks: int | None = None
     """Codebooks to keep, the first ones; null for the codec's usual number (Lyra: 16, which is 3.2 kbit/s; else all)."""
+    chunk_s: float | None = Field(None, gt=0)
+    """Encode longer utterances in pieces of so many seconds, to bound memory; null encodes each whole."""
+    context_s: float = Field(2.0, ge=0)
+    """With `chunk_s`: seconds on either side of a piece that are encoded too, and thrown away."""
 
 
 class Codec(Stage):
@@ -57,13 +64,20 @@ class Codec(Stage):
     def _codes(self, utterance: Utterance) -> np.ndarray:
         """uint16 `[K, T]`. Raises ValueError where K or T is not what the card says."""
         samples = resample(utterance.samples, utterance.rate_hz, self._codec.sample_rate_hz)
-        codes = self._codec.encode(samples)
+        codes = self._encode(samples)
         wanted = (len(self._card.sizes), self._card.n_frames(len(samples)))
         if codes.shape != wanted:
             raise ValueError(
                 f"{self._card.name}: codes {codes.shape} of {len(samples)} samples, and {wanted} were expected"
             )
         return codes.astype(np.uint16)
+
+    def _encode(self, samples: np.ndarray) -> np.ndarray:
+        o = self._options
+        if o.chunk_s is None or len(samples) <= o.chunk_s * self._codec.sample_rate_hz:
+            return self._codec.encode(samples)
+        rate_hz = self._codec.sample_rate_hz / self._codec.hop
+        return encode_in_chunks(self._codec, samples, max(1, int(o.chunk_s * rate_hz)), round(o.context_s * rate_hz))
 
 
 def make_codec(options: CodecOptions) -> CodecModel:
@@ -72,11 +86,16 @@ def make_codec(options: CodecOptions) -> CodecModel:
 
 
 def card(options: CodecOptions, codec: CodecModel) -> Tokenizer:
-    """The codec's card; its revision covers the weights, the frame rule and the number of codebooks."""
-    parts = (options.backend, codec.sha256, codec.sample_rate_hz, codec.hop, codec.sizes)
+    """The codec's card; its revision covers the weights, the frame rule, the number of codebooks and the chunks."""
+    parts: tuple[object, ...] = (options.backend, codec.sha256, codec.sample_rate_hz, codec.hop, codec.sizes)
+    if options.chunk_s is not None:
+        parts += (options.chunk_s, options.context_s)
     revision = hashlib.sha256(repr(parts).encode()).hexdigest()
     name = locate(options.model).path.stem
-    return Tokenizer("codec", name, revision, codec.sample_rate_hz, codec.hop, codec.sizes, "ceil")
+    semantic, levels = getattr(codec, "semantic", 0), getattr(codec, "levels", ())
+    return Tokenizer(
+        "codec", name, revision, codec.sample_rate_hz, codec.hop, codec.sizes, "ceil", semantic=semantic, levels=levels
+    )
 
 
 def decode_codes(options: CodecOptions, codes: np.ndarray) -> tuple[np.ndarray, int]:

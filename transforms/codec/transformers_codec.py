@@ -1,4 +1,4 @@
-"""EnCodec, Mimi and DAC, from a transformers checkpoint folder."""
+"""EnCodec, Mimi, DAC and X-codec, from a transformers checkpoint folder."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from schemas.errors import UserError
 from transforms.codec.codec import check_codebooks
 from transforms.weights import locate
 
-_KNOWN = ("encodec", "mimi", "dac")
+_KNOWN = ("encodec", "mimi", "dac", "xcodec")
 
 
 class TransformersCodec:
@@ -41,9 +41,11 @@ class TransformersCodec:
         ).eval()
         self._network.to("cuda" if torch.cuda.is_available() else "cpu")
         self.sha256 = weight.sha256
-        self.sample_rate_hz = int(config.sampling_rate)
+        self.sample_rate_hz = int(config.sample_rate if self._kind == "xcodec" else config.sampling_rate)
         self.hop = _hop(config)
         available = _n_codebooks(config)
+        # Mimi's first codebook is distilled from WavLM and quantised apart from the others.
+        self.semantic = int(config.num_semantic_quantizers) if self._kind == "mimi" else 0
         self.sizes = (int(config.codebook_size),) * check_codebooks(n_codebooks, available, available, model)
 
     @torch.inference_mode()

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from pydantic import Field
@@ -16,6 +16,9 @@ from transforms.registry import load
 from transforms.resample import resample
 from transforms.stage import Stage
 from transforms.weights import locate
+
+if TYPE_CHECKING:
+    from transforms.transcribe.language import LanguageJudge
 
 RATE_HZ = 16000
 
@@ -65,6 +68,10 @@ class TranscribeOptions(Options):
     """Mean token log-probability below it is too unsure: try the next temperature."""
     no_speech_threshold: float = 0.6
     """Above it, with a log-probability below its threshold, there is no speech: the text is empty."""
+    check_language: str | None = None
+    """A multilingual Whisper checkpoint, such as whisper-tiny, that says how likely the audio is in the language that the manifest
+    or `language` gave, or else is taken for granted (`asr_given_language_prob`; `filter.min_given_language_prob`). Null does not
+    ask."""
     second: SecondOptions | None = None
 
 
@@ -103,6 +110,7 @@ class Transcribe(Stage):
         self._options = options
         self._recogniser: Recogniser | None = None
         self._second: Recogniser | None = None
+        self._judge: LanguageJudge | None = None
 
     def setup(self) -> None:
         """Raises MissingWeights where the checkpoint is not on this machine."""
@@ -115,10 +123,17 @@ class Transcribe(Stage):
             )
             self._second = load(BACKENDS, second.backend, "transcribe.second.backend")(settings)
 
+        if self._options.check_language is not None:
+            from transforms.transcribe.language import LanguageJudge
+
+            self._judge = LanguageJudge(self._options.check_language)
+
     def weights(self) -> dict[str, str]:
         used = [(self._options.backend, self._options.model)]
         if self._options.second is not None:
             used.append((self._options.second.backend, self._options.second.model))
+        if self._options.check_language is not None:
+            used.append(("whisper", self._options.check_language))
         return {model: locate(model).sha256 for backend, model in used if backend not in ("given", "moonshine")}
 
     def __call__(self, block: Block) -> Block:
@@ -126,6 +141,8 @@ class Transcribe(Stage):
             # Before the first: it must not be told the language that the first finds.
             map_batches(block, self.name, self._hear_again, self._keep_second, max_items=self._options.batch_size)
         self._write(block)
+        if self._judge is not None:
+            self._check_languages(block)
         if self._second is not None:
             for u in block.utterances:
                 u.columns["asr_agreement"] = agreement(u.text, str(u.columns["asr_text_2"]), u.language)
@@ -143,6 +160,25 @@ class Transcribe(Stage):
             left = {id(u) for u in waiting.utterances}
             block.utterances = [u for u in block.utterances if self._takes_given(u) or id(u) in left]
             block.rejections += waiting.rejections
+
+    def _check_languages(self, block: Block) -> None:
+        """Sets `asr_given_language_prob` of the utterances whose language the recogniser has not found out by listening."""
+        asked = Block(block.index, block.rate_hz)
+        asked.utterances = [u for u in block.utterances if "asr_language_prob" not in u.columns]
+        waiting = {id(u) for u in asked.utterances}
+        map_batches(asked, self.name, self._judge_language, self._keep_judgement, max_items=self._options.batch_size)
+        lost = waiting - {id(u) for u in asked.utterances}
+        block.utterances = [u for u in block.utterances if id(u) not in lost]
+        block.rejections += asked.rejections
+
+    def _judge_language(self, batch: list[Utterance]) -> list[float | None]:
+        assert self._judge is not None
+        samples = [resample(u.samples, u.rate_hz, RATE_HZ) for u in batch]
+        return self._judge.probabilities(samples, [u.language for u in batch])
+
+    def _keep_judgement(self, utterance: Utterance, probability: float | None) -> None:
+        if probability is not None:
+            utterance.columns["asr_given_language_prob"] = probability
 
     def _takes_given(self, utterance: Utterance) -> bool:
         backend, keep = self._options.backend, self._options.keep_given

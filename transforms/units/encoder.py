@@ -13,7 +13,8 @@ BACKENDS = {
     "whisper": "transforms.units.whisper:WhisperEncoder",
     "transformers": "transforms.units.transformers_ssl:TransformersEncoder",
 }
-"""Each is made from (model, layer): a name or path for `transforms.weights.locate`, and a 1-based transformer layer."""
+"""Each is made from (model, layer): a name or path for `transforms.weights.locate`, and a 1-based transformer layer; the
+transformers one also from `normalize`, which overrides what the checkpoint says of its input."""
 
 
 class Encoder(Protocol):
@@ -25,6 +26,7 @@ class Encoder(Protocol):
         sample_rate_hz: rate of what it reads.
         hop, trim: its frame rule, in samples: `n` of them give `max(0, (n - trim) // hop)` frames.
         dim: width of a frame.
+        normalized: whether waveforms are brought to zero mean and unit variance first; None where the model has other input.
     """
 
     model: str
@@ -34,6 +36,7 @@ class Encoder(Protocol):
     hop: int
     trim: int
     dim: int
+    normalized: bool | None
 
     def features(self, batch: Sequence[np.ndarray]) -> list[np.ndarray]:
         """float32 `[n]` each, at `sample_rate_hz` -> float32 `[T, dim]` each. No result depends on the others of the batch."""

@@ -10,13 +10,12 @@ from schemas import Utterance
 from transforms.options import Options
 from transforms.resample import resample
 from transforms.units import kmeans
+from transforms.units.encoder import Encoder
 from transforms.units.quantizer import Quantizer
+from transforms.units.reservoir import Reservoir
 from transforms.units.stage import UnitsOptions, make_encoder
 
 _DEFAULT = UnitsOptions()
-
-_N_HEARD = 100
-"""Utterances on which the figures are measured, the first ones."""
 
 
 class FitUnitsOptions(Options):
@@ -32,6 +31,8 @@ class FitUnitsOptions(Options):
     """As in `units.model`."""
     layer: int = _DEFAULT.layer
     """As in `units.layer`."""
+    normalize: bool | None = _DEFAULT.normalize
+    """As in `units.normalize`."""
     k: int = 500
     """Number of units."""
     max_frames: int = 200_000
@@ -42,12 +43,12 @@ class FitUnitsOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class FittedUnits:
-    """What was written, and figures from the first 100 utterances.
+    """What was written, and figures of it.
 
     Attributes:
         n_utterances, n_frames: all that were encoded.
-        distortion: mean squared distance of a frame from its centroid, over the frames' variance; 0 is perfect.
-        used: units that occur. mean_run_frames: mean run length.
+        distortion: mean squared distance of a sampled frame from its centroid, over the frames' variance; 0 is perfect.
+        used: units that occur in the sample. mean_run_frames: mean run length, over 20 utterances drawn by hash.
     """
 
     path: Path
@@ -58,39 +59,10 @@ class FittedUnits:
     mean_run_frames: float
 
 
-class FrameSample:
-    """A uniform sample of at most `size` of all frames added. Which ones does not depend on the order of the utterances."""
-
-    def __init__(self, size: int, seed: int) -> None:
-        self._size, self._seed = size, seed
-        self._keys: list[np.ndarray] = []
-        self._frames: list[np.ndarray] = []
-        self._n = 0
-
-    def add(self, utterance_id: str, features: np.ndarray) -> None:
-        """Every frame of `[T, d]` draws a number from its utterance's id; the `size` smallest of all stay."""
-        random = np.random.default_rng([self._seed, int(utterance_id, 16)])
-        self._keys.append(random.random(len(features)))
-        self._frames.append(features)
-        self._n += len(features)
-        if self._n > 2 * self._size:
-            self._keep_smallest()
-
-    def frames(self) -> np.ndarray:
-        """float32 `[N, d]`, N at most `size`, in the order of the numbers drawn. Raises ValueError where nothing was added."""
-        if not self._frames:
-            raise ValueError("no utterances to fit units on")
-        self._keep_smallest()
-        return self._frames[0]
-
-    def _keep_smallest(self) -> None:
-        keys, frames = np.concatenate(self._keys), np.concatenate(self._frames)
-        kept = np.argsort(keys, kind="stable")[: self._size]
-        self._keys, self._frames, self._n = [keys[kept]], [frames[kept]], len(kept)
-
-
 def fit_units(utterances: Iterable[Utterance], options: FitUnitsOptions, say: Callable[[str], None]) -> FittedUnits:
     """Encode all utterances, fit the centroids and write them to `options.path`; the same input gives the same bytes.
+
+    `pipeline.fit_units` does the same over the shards of a corpus, and comes to the same bytes.
 
     Args:
         utterances: read once; need samples only.
@@ -100,34 +72,46 @@ def fit_units(utterances: Iterable[Utterance], options: FitUnitsOptions, say: Ca
         ValueError: fewer frames than units.
         MissingWeights: the encoder is not on this machine.
     """
-    encoder = make_encoder(options.backend, options.model, options.layer)
-    sample = FrameSample(options.max_frames, options.seed)
-    heard: list[np.ndarray] = []
-    n_utterances = n_frames = 0
+    encoder = make_encoder(options.backend, options.model, options.layer, options.normalize)
+    sample = Reservoir(options.max_frames, options.seed)
     for utterance in utterances:
-        features = encoder.features([resample(utterance.samples, utterance.rate_hz, encoder.sample_rate_hz)])[0]
-        sample.add(utterance.id, features)
-        n_utterances, n_frames = n_utterances + 1, n_frames + len(features)
-        if len(heard) < _N_HEARD:
-            heard.append(features)
-        if n_utterances % 500 == 0:
-            say(f"encoded {n_utterances} utterances, {n_frames} frames")
-    frames = sample.frames()
-    say(f"k-means: {options.k} centroids of {len(frames)} of {n_frames} frames")
+        sample.add(utterance.id, encode(encoder, utterance))
+        if sample.n_utterances % 500 == 0:
+            say(f"encoded {sample.n_utterances} utterances, {sample.n_frames} frames")
+    data, fitted = quantizer_of(sample, options, encoder.sha256, encoder.normalized, say)
+    options.path.write_bytes(data)
+    return fitted
+
+
+def encode(encoder: Encoder, utterance: Utterance) -> np.ndarray:
+    """float32 `[T, d]`, on its own: batches would be as large as the shards, and the features must not depend on those."""
+    return encoder.features([resample(utterance.samples, utterance.rate_hz, encoder.sample_rate_hz)])[0]
+
+
+def quantizer_of(
+    sample: Reservoir,
+    options: FitUnitsOptions,
+    encoder_sha256: str,
+    normalized: bool | None,
+    say: Callable[[str], None],
+) -> tuple[bytes, FittedUnits]:
+    """The bytes of the quantizer fitted on a sample of frames, and its figures. Raises ValueError for too few frames."""
+    frames = sample.sample()
+    say(f"k-means: {options.k} centroids of {len(frames)} of {sample.n_frames} frames")
     centroids = kmeans.fit(frames, options.k, options.seed)
     # As the file keeps them, so that the figures are those of the file.
     centroids = centroids.astype(np.float16).astype(np.float32)
-    Quantizer(centroids, options.model, encoder.sha256, options.layer, options.data).save(options.path)
-    return _figures(options.path, n_utterances, n_frames, heard, centroids)
-
-
-def _figures(
-    path: Path, n_utterances: int, n_frames: int, heard: list[np.ndarray], centroids: np.ndarray
-) -> FittedUnits:
-    coded = [kmeans.assign(features, centroids) for features in heard]
-    frames, units = np.concatenate(heard), np.concatenate(coded)
+    units = kmeans.assign(frames, centroids)
     distortion = np.square(frames - centroids[units]).sum(1).mean() / frames.var(0).sum()
-    runs = [len(kmeans.dedup(c)[0]) for c in coded]
-    return FittedUnits(
-        path, n_utterances, n_frames, float(distortion), len(np.unique(units)), len(units) / max(1, sum(runs))
+    coded = [kmeans.assign(features, centroids) for _, features in sample.heard.values()]
+    runs = sum(len(kmeans.dedup(c)[0]) for c in coded)
+    fitted = FittedUnits(
+        options.path,
+        sample.n_utterances,
+        sample.n_frames,
+        float(distortion),
+        len(np.unique(units)),
+        sum(map(len, coded)) / max(1, runs),
     )
+    made = Quantizer(centroids, options.model, encoder_sha256, options.layer, options.data, normalized)
+    return made.as_bytes(), fitted

@@ -1,24 +1,29 @@
 """Turn every utterance into de-duplicated SSL units with their run lengths."""
 
 import hashlib
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import model_validator
 
 from schemas import Block, Tokenizer, Utterance
+from schemas.errors import UserError
 from transforms.batching import map_batches
 from transforms.options import Options
 from transforms.registry import load
 from transforms.resample import resample
 from transforms.stage import Stage
-from transforms.units import kmeans
+from transforms.units import kmeans, presets
 from transforms.units.encoder import BACKENDS, Encoder
-from transforms.weights import locate
+from transforms.weights import MissingWeights, Weight, locate
 
 
 class UnitsOptions(Options):
     """Discrete units of speech: one layer of an encoder, nearest of k centroids, repetitions counted."""
 
+    preset: str | None = None
+    """A published setting by name, which decides all that follows; `antiphon tokenizers` lists them. `model` and `quantizer` may be
+    given beside it, where the encoder or its centroids lie elsewhere."""
     backend: Literal["whisper", "transformers"] = "whisper"
     """"whisper" (openai-whisper's encoder) or "transformers" (HuBERT, wav2vec 2.0, WavLM and kin)."""
     model: str = "whisper-tiny"
@@ -26,7 +31,15 @@ class UnitsOptions(Options):
     layer: int = 3
     """1-based transformer layer whose output is quantised."""
     quantizer: str = "antiphon-units"
-    """Centroids that `antiphon fit units` made on this layer of this encoder: a name or a path. Any other is refused."""
+    """Centroids that `antiphon fit units` made on this layer of this encoder, or `antiphon convert` read from a foreign
+    k-means file: a name or a path. Any other is refused."""
+    normalize: bool | None = None
+    """Waveforms to zero mean and unit variance before a "transformers" encoder; null as its preprocessor_config.json says."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        return presets.filled(values) if isinstance(values, dict) else values
 
 
 class Units(Stage):
@@ -43,11 +56,19 @@ class Units(Stage):
         from transforms.units import quantizer
 
         options = self._options
-        file = locate(options.quantizer)
+        file = _centroids(options)
         self._quantizer = quantizer.load(file.path)
-        self._encoder = make_encoder(options.backend, options.model, options.layer)
+        self._encoder = make_encoder(options.backend, options.model, options.layer, options.normalize)
         self._quantizer.check(self._encoder, str(file.path))
-        self._card = card(file.path.stem, self._quantizer.sha256, len(self._quantizer.centroids), self._encoder)
+        k = len(self._quantizer.centroids)
+        self._card = card(file.path.stem, self._quantizer.sha256, k, self._encoder, options.normalize)
+        if options.preset is not None:
+            wanted = presets.preset(options.preset)
+            if (k, self._card.rate_hz) != (wanted.k, wanted.rate_hz):
+                raise quantizer.WrongQuantizer(
+                    f"preset {options.preset} has {wanted.k} units at {wanted.rate_hz:g} Hz; {file.path} on {options.model} gives "
+                    f"{k} at {self._card.rate_hz:g} Hz"
+                )
 
     def __call__(self, block: Block) -> Block:
         def keep(utterance: Utterance, frames: np.ndarray) -> None:
@@ -62,7 +83,8 @@ class Units(Stage):
         return self._card
 
     def weights(self) -> dict[str, str]:
-        return {name: locate(name).sha256 for name in (self._options.model, self._options.quantizer)}
+        options = self._options
+        return {options.model: locate(options.model).sha256, options.quantizer: _centroids(options).sha256}
 
     def _frames(self, batch: list[Utterance]) -> list[np.ndarray]:
         """The unit of each frame, int64 `[T]`. Raises ValueError where T is not what the card says."""
@@ -77,13 +99,37 @@ class Units(Stage):
         return frames
 
 
-def make_encoder(backend: str, model: str, layer: int) -> Encoder:
+def _centroids(options: UnitsOptions) -> Weight:
+    """Where the centroids lie. Raises MissingWeights; of a preset, with the way to bring them."""
+    try:
+        return locate(options.quantizer)
+    except MissingWeights:
+        if options.quantizer != options.preset:
+            raise
+        found = presets.preset(options.preset)
+        raise MissingWeights(
+            options.quantizer,
+            f"{options.quantizer}: its centroids are not on this machine; fetch {found.kmeans} (sha256 {found.sha256}) and read "
+            f"them once with `antiphon convert {found.kmeans.rpartition('/')[2]} --preset {options.preset}`",
+        ) from None
+
+
+def make_encoder(backend: str, model: str, layer: int, normalize: bool | None = None) -> Encoder:
     """The encoder, loaded. Raises ValueError for an unknown backend or layer, MissingWeights where there are none."""
-    return load(BACKENDS, backend, "units.backend")(model, layer)
+    kind = load(BACKENDS, backend, "units.backend")
+    if normalize is None:
+        return kind(model, layer)
+    if backend != "transformers":
+        raise UserError(f"units.normalize is for the transformers backend; {backend} has its own input")
+    return kind(model, layer, normalize)
 
 
-def card(name: str, quantizer_sha256: str, k: int, encoder: Encoder) -> Tokenizer:
-    """The tokenizer card of k centroids over an encoder. Its revision covers parameters, layer, frame rule and centroids."""
+def card(name: str, quantizer_sha256: str, k: int, encoder: Encoder, normalize: bool | None = None) -> Tokenizer:
+    """The tokenizer card of k centroids over an encoder.
+
+    Its revision covers parameters, layer, frame rule and centroids, and the normalisation where that is not the checkpoint's own.
+    """
     parts = (encoder.sha256, encoder.layer, encoder.sample_rate_hz, encoder.hop, encoder.trim, quantizer_sha256)
-    revision = hashlib.sha256(repr(parts).encode()).hexdigest()
+    own = () if normalize is None else (normalize,)
+    revision = hashlib.sha256(repr(parts + own).encode()).hexdigest()
     return Tokenizer("units", name, revision, encoder.sample_rate_hz, encoder.hop, (k,), "floor", encoder.trim)

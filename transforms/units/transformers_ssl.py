@@ -12,15 +12,20 @@ from schemas.errors import UserError
 from transforms.units.encoder import parameters_sha256
 from transforms.weights import locate
 
+_MASKED = ("hubert", "wav2vec2", "wavlm", "unispeech", "unispeech-sat")
+"""Kinds that set padded frames to zero before their positional convolution, which then sees what it sees without padding."""
+
 
 class TransformersEncoder:
     """Raw waveform in, the output of one transformer layer out, before any final layer norm: fairseq's `output_layer`.
 
-    Of a batch, only waveforms of equal length run together. Padding would be cheaper, but models with group norm over time
-    (HuBERT base, wav2vec 2.0 base) give other features for a padded waveform even under an attention mask.
+    Models with layer norm in their convolutions (HuBERT large, WavLM large) run a batch padded to its longest waveform, under a
+    mask. Models with group norm over time (HuBERT base, wav2vec 2.0 base) give other features for a padded waveform even under a
+    mask, so of a batch only waveforms of equal length run together; so do the few kinds whose positional convolutions carry
+    what stands in the padding back into the sound (data2vec).
     """
 
-    def __init__(self, model: str, layer: int) -> None:
+    def __init__(self, model: str, layer: int, normalize: bool | None = None) -> None:
         """Raises MissingWeights; UserError for a model that does not read raw waveforms; ValueError for a layer it lacks."""
         from transformers import AutoModel
         from transformers.utils import logging
@@ -42,29 +47,39 @@ class TransformersEncoder:
         self.hop, self.trim = frame_rule(config.conv_kernel, config.conv_stride)
         extractor = _feature_extractor(folder)
         self.sample_rate_hz = int(extractor.get("sampling_rate", 16000))
-        self._normalize = bool(extractor.get("do_normalize", config.feat_extract_norm == "layer"))
+        norm = getattr(config, "feat_extract_norm", "layer")  # data2vec has no other
+        own = bool(extractor.get("do_normalize", norm == "layer"))
+        self.normalized = own if normalize is None else normalize
+        self._pads = norm == "layer" and config.model_type in _MASKED
 
     def features(self, batch: Sequence[np.ndarray]) -> list[np.ndarray]:
         """float32 `[n]` at `sample_rate_hz` -> float32 `[max(0, (n - trim) // hop), dim]`."""
         results: list[np.ndarray] = [np.zeros((0, self.dim), dtype=np.float32)] * len(batch)
-        by_length: dict[int, list[int]] = {}
+        groups: dict[int, list[int]] = {}
         for i, samples in enumerate(batch):
             if len(samples) >= self.hop + self.trim:
-                by_length.setdefault(len(samples), []).append(i)
-        for members in by_length.values():
-            for i, features in zip(members, self._run(np.stack([batch[i] for i in members])), strict=True):
+                groups.setdefault(0 if self._pads else len(samples), []).append(i)
+        for members in groups.values():
+            for i, features in zip(members, self._run([batch[i] for i in members]), strict=True):
                 results[i] = features
         return results
 
     @torch.inference_mode()
-    def _run(self, samples: np.ndarray) -> np.ndarray:
-        """float32 `[B, n]` -> `[B, T, dim]`."""
-        if self._normalize:
-            samples = normalize(samples)
-        given = torch.from_numpy(samples).to(self._network.device)
+    def _run(self, batch: list[np.ndarray]) -> list[np.ndarray]:
+        """float32 `[n]` each -> float32 `[T, dim]` each."""
+        lengths = [len(samples) for samples in batch]
+        padded = np.zeros((len(batch), max(lengths)), dtype=np.float32)
+        mask = np.zeros(padded.shape, dtype=np.int64)
+        for row, samples in enumerate(batch):
+            padded[row, : len(samples)] = normalize(samples) if self.normalized else samples
+            mask[row, : len(samples)] = 1
+        device = self._network.device
+        # Without padding no mask is needed, and group-norm models were trained without one.
+        under = {"attention_mask": torch.from_numpy(mask).to(device)} if min(lengths) < max(lengths) else {}
         # Index 0 is what enters the first layer, so the 1-based layer is its own index.
-        hidden = self._network(given, output_hidden_states=True).hidden_states[self.layer]
-        return hidden.float().cpu().numpy()
+        hidden = self._network(torch.from_numpy(padded).to(device), output_hidden_states=True, **under).hidden_states
+        features = hidden[self.layer].float().cpu().numpy()
+        return [row[: (n - self.trim) // self.hop] for row, n in zip(features, lengths, strict=True)]
 
 
 def frame_rule(kernels: Sequence[int], strides: Sequence[int]) -> tuple[int, int]:
@@ -80,9 +95,8 @@ def frame_rule(kernels: Sequence[int], strides: Sequence[int]) -> tuple[int, int
 
 
 def normalize(samples: np.ndarray) -> np.ndarray:
-    """Each waveform of float32 `[B, n]` to zero mean and unit variance, as Wav2Vec2FeatureExtractor does."""
-    mean, variance = samples.mean(axis=1, keepdims=True), samples.var(axis=1, keepdims=True)
-    return ((samples - mean) / np.sqrt(variance + 1e-7)).astype(np.float32)
+    """A waveform, float32 `[n]`, to zero mean and unit variance, as Wav2Vec2FeatureExtractor does."""
+    return ((samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)).astype(np.float32)
 
 
 def _feature_extractor(folder: Path) -> dict[str, Any]:

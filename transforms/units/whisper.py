@@ -23,6 +23,7 @@ class WhisperEncoder:
     hop = 320
     """Two mel frames of 10 ms."""
     trim = 0
+    normalized = None
 
     def __init__(self, model: str, layer: int) -> None:
         """Raises MissingWeights, or ValueError for a layer that the model does not have."""

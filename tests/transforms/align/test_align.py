@@ -8,6 +8,7 @@ import pytest
 
 from schemas import Block, Utterance, Word
 from tests.conftest import Clip, read_clips
+from transforms.align.chars import CharAligner
 from transforms.align.ctc import CtcAligner
 from transforms.align.gmm import GmmAligner
 from transforms.align.joint import JointAligner
@@ -23,7 +24,8 @@ def joint(shared: Path) -> JointAligner:
 @pytest.fixture(scope="module")
 def aligners(joint: JointAligner) -> dict[str, Aligner]:
     """One of each that needs no checkpoint, sharing their models."""
-    return {"joint": joint, "phones": joint._phones, "gmm": GmmAligner(AlignOptions())}
+    chars = CharAligner(AlignOptions(backend="chars"))
+    return {"joint": joint, "phones": joint._phones, "gmm": GmmAligner(AlignOptions()), "chars": chars}
 
 
 def at_16k(clip: Clip) -> np.ndarray:
@@ -50,7 +52,12 @@ def errors(words: list[Word], reference: list[dict]) -> list[float]:
 # On all 20 clips and recognised text: benchmarks/alignment.py. Six clips scatter more.
 @pytest.mark.parametrize(
     ("backend", "median", "tenth", "how"),
-    [("joint", 0.016, 0.045, "ctc"), ("phones", 0.018, 0.06, "ctc"), ("gmm", 0.018, 0.06, "gmm")],
+    [
+        ("joint", 0.016, 0.045, "ctc"),
+        ("phones", 0.018, 0.06, "ctc"),
+        ("gmm", 0.018, 0.06, "gmm"),
+        ("chars", 0.03, 0.09, "ctc"),
+    ],
 )
 def test_boundaries_are_near_the_reference(
     aligners: dict[str, Aligner], ljspeech: list[Clip], backend: str, median: float, tenth: float, how: str
@@ -66,7 +73,7 @@ def test_boundaries_are_near_the_reference(
     assert np.percentile(found, 90) < tenth
 
 
-@pytest.mark.parametrize("backend", ["joint", "phones", "gmm"])
+@pytest.mark.parametrize("backend", ["joint", "phones", "gmm", "chars"])
 @pytest.mark.parametrize(
     "text", ["Zxqv Printing, in 1455 — the £13.60 🎤 Schnickelfritz said.", "🎤 —", "a", "— …", "東京タワー שלום हिन्दी"]
 )
@@ -90,7 +97,7 @@ def test_the_right_text_scores_far_above_a_wrong_one(
     assert scores[1] < wrong
 
 
-@pytest.mark.parametrize("backend", ["joint", "phones", "gmm"])
+@pytest.mark.parametrize("backend", ["joint", "phones", "gmm", "chars"])
 def test_noise_and_text_that_cannot_fit_do_no_harm(aligners: dict[str, Aligner], backend: str) -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)
     text = "far more words than half a second of noise can hold " * 8

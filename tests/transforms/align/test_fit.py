@@ -9,16 +9,8 @@ from hypothesis import strategies as st
 
 from schemas import Utterance
 from tests.conftest import Clip
-from transforms.align.fit import (
-    FitAlignOptions,
-    batches,
-    collapse,
-    distance,
-    fit_align,
-    hear,
-    heldout_speakers,
-    phones_heard,
-)
+from transforms.align.fit import FitAlignOptions, collapse, fit_align, hear, phones_heard
+from transforms.align.fitting import batches, distance, heldout_speakers
 from transforms.align.head import N_CLASSES, Head
 from transforms.align.stage import AlignOptions
 

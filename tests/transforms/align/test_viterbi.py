@@ -190,6 +190,37 @@ def test_a_filler_stands_only_where_it_may(seed: int, units: list[int], spare: i
     assert all(b <= c for (_, b), (c, _) in itertools.pairwise(spans))
 
 
+@given(
+    st.integers(0, 999), st.lists(st.integers(1, 5), min_size=1, max_size=40), st.integers(0, 120), st.integers(1, 50)
+)
+@settings(max_examples=100, deadline=None)
+def test_a_band_gives_a_way_and_a_wide_one_the_best(seed: int, units: list[int], spare: int, band: int) -> None:
+    log_probs, trellis = emissions(seed, 2 * len(units) + spare, 6), Trellis.ctc(units, 0)
+    best, found = align(log_probs, trellis), align(log_probs, trellis, band)
+    assert best is not None
+    assert found is not None
+    ids = [np.where(s % 2, np.array(units)[np.minimum(s // 2, len(units) - 1)], 0) for s in (best, found)]
+    assert collapse(tuple(ids[1].tolist()), 0) == units
+    assert score(log_probs, ids[1]) <= score(log_probs, ids[0]) + 1e-3
+    if band >= len(units):
+        assert found.tolist() == best.tolist()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.8])
+def test_a_band_widens_until_it_holds_what_was_said(share: float) -> None:
+    """200 units, and silence before the last `share` of the frames or after the first."""
+    targets = np.random.default_rng(0).integers(1, 8, 200)
+    n_frames = 3000
+    spoken = n_frames - round(share * n_frames)
+    said = np.zeros(n_frames, np.int64)
+    said[np.linspace(1, spoken - 2, 200).astype(int)] = targets
+    log_probs = np.log(np.eye(8)[said] * 0.9 + 0.0125).astype(np.float32)
+    for sound in (log_probs, log_probs[::-1]):
+        order = targets if sound is log_probs else targets[::-1]
+        trellis = Trellis.ctc(order.tolist(), 0)
+        assert align(sound, trellis, 4).tolist() == align(sound, trellis).tolist()  # type: ignore[union-attr]
+
+
 def test_memory_stays_small_over_a_long_recording() -> None:
     import tracemalloc
 

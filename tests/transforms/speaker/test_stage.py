@@ -53,6 +53,24 @@ def test_an_utterance_of_both_says_so(stage: Speaker, readers: tuple[list[Clip],
     assert 0.5 < float(mixed.columns["speaker_share"]) < 0.85
 
 
+def test_where_two_speak_at_once_is_marked(stage: Speaker, readers: tuple[list[Clip], list[Clip]]) -> None:
+    """One reader all along, another one from 3 s to 6 s."""
+    alone = readers[0][0].samples[:144000]
+    both = alone.copy()
+    both[48000:96000] += readers[1][0].samples[32000:80000]
+    clean, mixed = stage(talk([alone, both])).utterances
+    inside = sum(max(0.0, min(end_s, 6.0) - max(start_s, 3.0)) for start_s, end_s in mixed.overlaps)
+    outside = sum(end_s - start_s for start_s, end_s in mixed.overlaps) - inside
+    assert inside > 1.0
+    assert outside < 0.5
+    assert mixed.columns["speaker_overlap_share"] == pytest.approx((inside + outside) / 9)
+    assert float(clean.columns["speaker_overlap_share"]) < 0.05
+    deaf = Speaker(SpeakerOptions(overlap=None))
+    deaf.setup()
+    assert "speaker_overlap_share" not in deaf(talk([both])).utterances[0].columns
+    assert set(stage.weights()) - set(deaf.weights()) == {"antiphon-overlap", "whisper-tiny"}
+
+
 def test_a_given_name_is_kept(stage: Speaker, readers: tuple[list[Clip], list[Clip]]) -> None:
     block = talk([readers[0][0].samples[:48000], readers[1][0].samples[:48000]])
     block.utterances[0].columns["speaker"] = "Ann"

@@ -1,0 +1,21 @@
+"""`antiphon tokenizers`: the published settings that are known by name, and the kinds of codecs."""
+
+import math
+
+from transforms.codec.known import CODECS
+from transforms.units.presets import PRESETS
+
+
+def listing() -> str:
+    """Two tables, units and codecs."""
+    lines = [f"{'units.preset':38s} {'encoder':30s} {'layer':>5s} {'k':>5s} {'Hz':>5s} {'bits/s':>7s}  used by"]
+    for name, p in PRESETS.items():
+        model = p.model or "(a folder)"
+        bits = p.rate_hz * math.log2(p.k)
+        lines.append(f"{name:38s} {model:30s} {p.layer:5d} {p.k:5d} {p.rate_hz:5g} {bits:7.0f}  {p.users}")
+    lines += ["", f"{'codec.backend':14s} {'model':32s} {'Hz':>7s} {'books x size':>14s} {'bits/s':>7s}  note"]
+    for c in CODECS:
+        bits = c.rate_hz * c.n_codebooks * math.log2(c.size)
+        books = f"{c.n_codebooks} x {c.size}"
+        lines.append(f"{c.backend:14s} {c.model:32s} {c.rate_hz:7.4g} {books:>14s} {bits:7.0f}  {c.note}")
+    return "\n".join(lines)

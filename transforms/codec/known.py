@@ -1,0 +1,31 @@
+"""Published codecs, for `antiphon tokenizers`. What counts is each model's own config: the stage reads it, not this table."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A published codec: the backend that reads it, its weights by name, and its shape as published.
+
+    Attributes:
+        rate_hz: frames a second. n_codebooks: rows of codes in a frame; of a multi-rate codec, all that fall into one frame.
+        size: entries of each codebook.
+    """
+
+    backend: str
+    model: str
+    rate_hz: float
+    n_codebooks: int
+    size: int
+    note: str
+
+
+CODECS = (
+    Known("mel", "antiphon-codec", 22050 / 512, 4, 1024, "the project's own, in the package"),
+    Known("lyra", "lyra", 50.0, 16, 16, "Lyra v2; up to 46 codebooks"),
+    Known("transformers", "facebook/encodec_24khz", 75.0, 32, 1024, "EnCodec; n_codebooks 2 is 1,500 bits/s"),
+    Known("transformers", "kyutai/mimi", 12.5, 32, 2048, "Mimi; the first codebook carries content; Moshi keeps 8"),
+    Known("transformers", "descript/dac_16khz", 50.0, 12, 1024, "DAC; also dac_24khz and dac_44khz"),
+    Known("transformers", "hf-audio/xcodec-hubert-librispeech", 50.0, 8, 1024, "X-codec: a HuBERT inside"),
+    Known("snac", "hubertsiuzdak/snac_24khz", 24000 / 2048, 7, 4096, "SNAC; levels of 1, 2 and 4 codes in a frame"),
+)

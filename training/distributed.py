@@ -53,6 +53,7 @@ def ranks(device: str) -> Iterator[tuple[Ranks, torch.device]]:
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
         yield Ranks(dist.get_rank(), size), own
+        dist.barrier()  # none closes its connections while another still uses them
     finally:
         dist.destroy_process_group()
 

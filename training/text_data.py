@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.errors import UserError
 from training.layouts import Layout
-from training.layouts.base import IGNORE, NOTHING
 from training.layouts.base import Sequence as Laid
 from training.loader import Loader
 from training.options import TextSource, TrainOptions
@@ -70,23 +68,10 @@ class TextLoader(Loader):
             for number, document in enumerate(_documents(chunk, self.source.column)):
                 ids = self.text.tokenizer.encode(document, add_special_tokens=False)
                 if ids:
-                    yield lay_out(ids, self.layout, f"{chunk.path.name}@{chunk.at}+{number}")
+                    yield self.layout.text_only([ids], f"{chunk.path.name}@{chunk.at}+{number}")
 
     def nothing(self, split: str) -> UserError:
         return UserError(f"train.text: {self.source.path} holds no text under {self.source.column!r}")
-
-
-def lay_out(ids: list[int], layout: Layout, name: str) -> Laid:
-    """A document's ids as a sequence of the text row, between its BOS and EOS where the row has them."""
-    row = layout.rows[0]
-    begin, end = ([row.special(s)] if s in row.specials else [] for s in ("bos", "eos"))
-    text = np.array([*begin, *ids, *end], dtype=np.int64)
-    inputs = np.full((len(text), len(layout.rows)), NOTHING, dtype=np.int64)
-    inputs[:, 0] = text
-    labels = np.full_like(inputs, IGNORE)
-    labels[:-1, 0] = text[1:]
-    weights = (labels != IGNORE).astype(np.float32)
-    return Laid(inputs, labels, weights, 0, name, 0.0)
 
 
 def _chunks(path: Path) -> Iterator[Chunk]:

@@ -30,7 +30,7 @@ TOLERANCE_S = 0.05
 
 SENTENCE = "We met in the garden and talked about the old house near the river"
 PHRASE = (5, 10)
-"""Words of SENTENCE whose codes are exchanged: "talked about the old house"."""
+"""Words of SENTENCE whose codes are exchanged: "and talked about the old"."""
 
 
 class Again(NamedTuple):
@@ -73,7 +73,7 @@ def error_rate(heard: list[tuple[str, np.ndarray, int]], recogniser: Transcribe)
 
 
 def reconstruct(speech: Speech, kept: list[Utterance], n_heard: int) -> str:
-    """The table of what comes back with codes, with another's codes of the same length shuffled, and from the text alone."""
+    """The table of what comes back with codes, and from the text alone."""
     recogniser = Transcribe(TranscribeOptions())
     if n_heard:
         recogniser.setup()

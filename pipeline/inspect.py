@@ -46,7 +46,8 @@ def describe_row(row: Mapping[str, Any]) -> str:
         lines.append(f"  codec  {len(books)} x {len(books[0])}: " + " | ".join(_head(book, 6) for book in books[:4]))
     if row["taste_codes"] is not None:
         lines.append("  taste  " + " ".join("/".join(map(str, codes)) for codes in row["taste_codes"][:8]))
-    measures = [n for n, field in records.FIELDS.items() if field.column and isinstance(row[n], float)]
+    # A corpus of an older version has fewer columns.
+    measures = [n for n, field in records.FIELDS.items() if field.column and isinstance(row.get(n), float)]
     lines.append("  " + "  ".join(f"{name} {row[name]:.3g}" for name in measures))
     return "\n".join(lines)
 

@@ -83,13 +83,20 @@ def run_inspect(corpus: str, row_id: str | None, rows: int, rejected: bool, wav:
 
 
 def run_layout(
-    corpus: str, name: str, assignments: Sequence[str], trunk: str, row_id: str | None, rows: int, steps: int
+    corpus: str,
+    name: str,
+    assignments: Sequence[str],
+    trunk: str,
+    row_id: str | None,
+    rows: int,
+    steps: int,
+    first: int = 0,
 ) -> int:
     """Print examples as a layout puts them in sequence, each as a table of rows and steps.
 
     Args:
         assignments: options of the layout, `a=b`. trunk: whose tokenizer writes the words; empty for the default of `train`.
-        row_id: only the example whose id begins so. steps: positions to draw.
+        row_id: only the example whose id begins so. steps, first: how many positions to draw, and from which on.
 
     Raises UserError for a layout or option that there is not, a trunk without a tokenizer, or a corpus without the streams.
     """
@@ -120,7 +127,7 @@ def run_layout(
     starts = text.vocabulary.starts_word
 
     def written(i: int) -> str:
-        piece = text.tokenizer.decode([i]).strip()
+        piece = text.tokenizer.decode([i]).strip() or "_"  # a token that is a space
         return piece if starts[i] else f"-{piece}"
 
     shown = 0
@@ -131,7 +138,7 @@ def run_layout(
                     continue
                 laid = layout.apply(example)
                 print(f"{show(example.id)}  {example.audio_s:.2f} s  layout {name}: {summary(layout, laid)}")
-                print(show("\n".join(draw(layout, laid, written, steps)), keep="\n"), end="\n\n")
+                print(show("\n".join(draw(layout, laid, written, steps, first=first)), keep="\n"), end="\n\n")
                 shown += 1
         except ValueError as error:
             raise UserError(f"{shard.path}: {error}") from None

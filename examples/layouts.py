@@ -122,8 +122,6 @@ def section(options: type[LayoutOptions], names: list[str], corpora: list[str]) 
     for name in names:
         layout, drawn, rate = example(options(name=name), corpora)  # type: ignore[call-arg]
         system, needs = SYSTEMS[name]
-            sorted({*layout.kinds, *({"words"} & {*layout.columns}), *({"dialogue_id"} & {*layout.columns})})
-        )
         rows.append(f"| `{name}` | {system} | {needs} | {len(layout.rows)} | {rate:.1f} |")
         parts.append(f"### {name}\n\n```\n{drawn}\n```\n")
     return rows, f"## {', '.join(names)}\n\n```\n{about}\n```\n\n" + "\n".join(parts)

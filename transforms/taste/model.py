@@ -64,8 +64,18 @@ class TasteTokenizer(nn.Module):
             padded: hear a window of 30 s, silence behind the utterance, as the paper's tokenizer was fitted; otherwise the
                 utterance's own length.
             levels, size, code_dim: of the quantiser. decay, dropout: of the same, in fitting.
+
+        Raises:
+            ValueError: more layers than the recogniser has.
         """
         super().__init__()
+        for what, layer, there in (
+            ("value_layer", value_layer, len(whisper.encoder.blocks)),
+            ("layers", max(layers) + 1, len(whisper.decoder.blocks)),
+        ):
+            if layer > there:
+                part = "encoder" if what == "value_layer" else "decoder"
+                raise ValueError(f"{what} {layer}: the recogniser's {part} has {there} layers")
         self.shape: dict[str, Any] = {
             "layers": list(layers),
             "value_layer": value_layer,

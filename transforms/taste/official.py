@@ -98,7 +98,7 @@ def read_official(
         _fill(decoder, _part(held, where.decoder), "decoder.", where.decoder)
         _take_decoder(model, decoder)
         _take_quantiser(model, _part(held, where.quantiser), where.quantiser)
-    except WrongTokenizer as error:
+    except (WrongTokenizer, ValueError) as error:
         raise WrongTokenizer(f"{path}: {error}") from None
     return model.eval()
 

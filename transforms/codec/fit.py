@@ -37,7 +37,7 @@ class FitCodecOptions(Options):
     """Codebooks."""
     size: int = 2048
     """Codes in each."""
-    steps: int = 3500
+    steps: int = 3000
     """Steps in all."""
     steps_plain: int = 300
     """Steps before the codebooks are set by k-means; until then nothing is quantised."""
@@ -51,7 +51,7 @@ class FitCodecOptions(Options):
     """Weight of the distance between the encoder's vectors and their codes."""
     prefix_share: float = 0.2
     """Share of the crops that are restored from their first 1 to K codebooks only, so that a prefix is a code of its own."""
-    distil_weight: float = Field(default=1.0, ge=0)
+    distil_weight: float = Field(default=0.3, ge=0)
     """Weight of the distance between what the first codebook says and the teacher's states; 0 fits without a teacher."""
     distil_model: str = "whisper-tiny"
     """The teacher, and who hears: weights of openai-whisper, a name or a path."""
@@ -61,12 +61,13 @@ class FitCodecOptions(Options):
     """Weight of how differently the teacher hears what is restored (transforms/codec/listen.py); 0 does without."""
     heard_share: float = Field(default=0.5, gt=0, le=1)
     """Share of the steps, the last ones, that have that loss; it takes twice the time of all the rest."""
-    heard_crops: int = Field(default=8, ge=1)
+    heard_crops: int = Field(default=4, ge=1)
     """Crops of a step that it is taken on."""
     gain_db: float = Field(default=6.0, ge=0)
     """Crops are made louder or softer by up to this, so that the codec does not depend on how loud a recording is."""
-    content_blocks: int = Field(default=3, ge=1)
-    """Blocks of the encoder's branch that the first codebook codes; there is none where `distil_weight` is 0."""
+    content_blocks: int = Field(default=0, ge=0)
+    """Blocks of a branch of the encoder that the first codebook codes alone, as in Mimi: more content in it, and less sound in
+    all of them. 0: all codebooks code one vector, as in SpeechTokenizer."""
     log_every: int = 100
     """Steps between two lines of progress."""
     seed: int = 0

@@ -17,7 +17,7 @@ class Quantised(NamedTuple):
 
     Attributes:
         vectors: `[B, T, C]`, for the decoder.
-        first: `[B, T, C]`, the branch through the first codebook; without a branch, the same as `vectors`.
+        first: `[B, T, C]`, the first codebook's part: of the branch where there is one.
         commitment: scalar, as in `transforms.taste.rvq`.
     """
 
@@ -152,8 +152,12 @@ class MelCodecNetwork(nn.Module):
         n_frames = latent.shape[1]
         keep = keep.repeat_interleave(n_frames)
         if not self.content:
-            vectors, _, commitment = self.quantiser(latent.flatten(0, 1), generator, keep)
-            return Quantised(vectors.view_as(latent), vectors.view_as(latent), commitment)
+            flat = latent.flatten(0, 1)
+            vectors, indices, commitment = self.quantiser(flat, generator, keep)
+            projected = self.quantiser.project_in(flat)
+            codes = self.quantiser.codebooks[0][indices[:, 0]]
+            first = self.quantiser.project_out(projected + (codes - projected).detach())
+            return Quantised(vectors.view_as(latent), first.view_as(latent), commitment)
         first, _, commitment = self.content_quantiser(
             self._branch(latent).flatten(0, 1), generator, torch.ones_like(keep)
         )
@@ -186,8 +190,8 @@ class MelCodecNetwork(nn.Module):
 
     @torch.inference_mode()
     def first(self, codes: Tensor) -> Tensor:
-        """int64 codes `[k, T]` -> `[T, C]`: the vectors of the first codebook, in the branch's own space."""
-        return self.content_quantiser.decode(codes[:1].T)
+        """int64 codes `[k, T]` -> `[T, C]`: the vectors of the first codebook, in the branch's own space where there is one."""
+        return (self.content_quantiser if self.content else self.quantiser).decode(codes[:1].T)
 
     def _branch(self, latent: Tensor) -> Tensor:
         """`[B, T, C]` -> the same, of the first codebook's branch."""

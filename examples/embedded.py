@@ -1,4 +1,4 @@
-"""How what lies in `transforms/embedded` is fitted: a manifest, a corpus, six fits.
+"""How what lies in `transforms/embedded` is fitted: a manifest, a corpus, seven fits.
 
 python -m examples.embedded [--work FOLDER] [units] [codec] [taste] [align] [chars] [overlap]
 

@@ -196,6 +196,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--trunk", metavar="TRUNK", default="", help="with --layout: whose text tokenizer to use")
     p.add_argument("--steps", type=int, default=40, help="with --layout: how many steps to draw (default 40)")
+    p.add_argument("--first", type=int, default=0, metavar="STEP", help="with --layout: draw from this step on")
     p.add_argument(
         "--set",
         dest="assignments",

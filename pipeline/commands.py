@@ -171,7 +171,9 @@ def inspect(args: argparse.Namespace) -> int:
     from pipeline.inspect import run_inspect, run_layout
 
     if args.layout:
-        return run_layout(args.corpus, args.layout, args.assignments, args.trunk, args.id, args.rows, args.steps)
+        return run_layout(
+            args.corpus, args.layout, args.assignments, args.trunk, args.id, args.rows, args.steps, args.first
+        )
     return run_inspect(args.corpus, row_id=args.id, rows=args.rows, rejected=args.rejected, wav=args.wav)
 
 

@@ -45,6 +45,14 @@ def run_fit(
         except ValueError as error:
             mistakes.append(f"--set {assignment}: {error}")
     target = Path(out)
+    if what == "taste" and "preset" in values:
+        from transforms.taste.sizes import fit_preset
+
+        # What is given beside the preset goes before it.
+        try:
+            values = fit_preset(str(values.pop("preset"))) | values
+        except ValueError as error:
+            mistakes.append(f"--set preset: {error}")
     values["folder" if what == "taste" else "path"] = target
     kind, fit = _fit(what)
     try:

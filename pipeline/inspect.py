@@ -46,7 +46,8 @@ def describe_row(row: Mapping[str, Any]) -> str:
         lines.append(f"  codec  {len(books)} x {len(books[0])}: " + " | ".join(_head(book, 6) for book in books[:4]))
     if row["taste_codes"] is not None:
         lines.append("  taste  " + " ".join("/".join(map(str, codes)) for codes in row["taste_codes"][:8]))
-    measures = [n for n, field in records.FIELDS.items() if field.column and isinstance(row[n], float)]
+    # A corpus of an older version has fewer columns.
+    measures = [n for n, field in records.FIELDS.items() if field.column and isinstance(row.get(n), float)]
     lines.append("  " + "  ".join(f"{name} {row[name]:.3g}" for name in measures))
     return "\n".join(lines)
 
@@ -82,13 +83,20 @@ def run_inspect(corpus: str, row_id: str | None, rows: int, rejected: bool, wav:
 
 
 def run_layout(
-    corpus: str, name: str, assignments: Sequence[str], trunk: str, row_id: str | None, rows: int, steps: int
+    corpus: str,
+    name: str,
+    assignments: Sequence[str],
+    trunk: str,
+    row_id: str | None,
+    rows: int,
+    steps: int,
+    first: int = 0,
 ) -> int:
     """Print examples as a layout puts them in sequence, each as a table of rows and steps.
 
     Args:
         assignments: options of the layout, `a=b`. trunk: whose tokenizer writes the words; empty for the default of `train`.
-        row_id: only the example whose id begins so. steps: positions to draw.
+        row_id: only the example whose id begins so. steps, first: how many positions to draw, and from which on.
 
     Raises UserError for a layout or option that there is not, a trunk without a tokenizer, or a corpus without the streams.
     """
@@ -119,7 +127,7 @@ def run_layout(
     starts = text.vocabulary.starts_word
 
     def written(i: int) -> str:
-        piece = text.tokenizer.decode([i]).strip()
+        piece = text.tokenizer.decode([i]).strip() or "_"  # a token that is a space
         return piece if starts[i] else f"-{piece}"
 
     shown = 0
@@ -130,7 +138,7 @@ def run_layout(
                     continue
                 laid = layout.apply(example)
                 print(f"{show(example.id)}  {example.audio_s:.2f} s  layout {name}: {summary(layout, laid)}")
-                print(show("\n".join(draw(layout, laid, written, steps)), keep="\n"), end="\n\n")
+                print(show("\n".join(draw(layout, laid, written, steps, first=first)), keep="\n"), end="\n\n")
                 shown += 1
         except ValueError as error:
             raise UserError(f"{shard.path}: {error}") from None

@@ -16,8 +16,6 @@ from schemas import record as records
 ROW_GROUP = 100
 """Rows a row group. Hugging Face's viewer and column readers load whole groups; its own audio sets use about 100."""
 
-_ARRAYS = ("units", "unit_run_lengths", "codec_codes", "taste_codes")
-
 _REJECTION = pa.schema(
     [
         ("source", pa.string()),
@@ -80,7 +78,7 @@ def read_parquet(data: bytes) -> Iterator[dict[str, Any]]:
 
 
 def tar(rows: Sequence[Mapping[str, Any]], rate_hz: int, tokenizers: Mapping[str, Tokenizer]) -> bytes:
-    """A WebDataset shard: for each row `<id>.flac`, `<id>.json`, and one `<id>.<stream>.npy` a token stream."""
+    """A WebDataset shard: for each row `<id>.flac`, `<id>.json`, and one `<id>.<column>.npy` an array."""
     head = {"schema_version": SCHEMA_VERSION, "rate_hz": rate_hz}
     cards = {kind: tokenizers[kind].as_json() for kind in sorted(tokenizers)}
     sink = io.BytesIO()
@@ -94,13 +92,13 @@ def tar(rows: Sequence[Mapping[str, Any]], rate_hz: int, tokenizers: Mapping[str
 
         for row in rows:
             add(f"{row['id']}.flac", row["audio"]["bytes"])
-            fields = {name: value for name, value in row.items() if name != "audio" and name not in _ARRAYS}
+            fields = {name: value for name, value in row.items() if name != "audio" and name not in records.ARRAYS}
             fields["antiphon"] = head | {"tokenizers": cards}
             add(f"{row['id']}.json", json.dumps(fields, sort_keys=True, ensure_ascii=False).encode())
-            for name in _ARRAYS:
+            for name, dtype in records.ARRAYS.items():
                 if row[name] is not None:
                     array = io.BytesIO()
-                    np.save(array, np.asarray(row[name], dtype=np.uint16), allow_pickle=False)
+                    np.save(array, np.asarray(row[name], dtype=dtype), allow_pickle=False)
                     add(f"{row['id']}.{name}.npy", array.getvalue())
     return sink.getvalue()
 

@@ -101,6 +101,10 @@ FIELDS: dict[str, Field] = {
     "unit_run_lengths": Field(_TOKENS, "[U] frames that each unit lasts; they sum to the frame count"),
     "codec_codes": Field(pa.list_(_TOKENS), "[K, T] codec codes, codebook by codebook, undelayed"),
     "taste_codes": Field(pa.list_(_TOKENS), "[W, R] one tuple of codes for each word"),
+    "taste_latents": Field(
+        pa.list_(pa.list_(pa.float16())),
+        "[W, D] the quantised vector that each word's codes stand for; with `taste.latents`",
+    ),
     "speaker": Field(
         pa.string(), "speaker's name: the manifest's, else `source#second/number` within a block, else empty", True
     ),
@@ -143,6 +147,15 @@ _EMPTY: dict[pa.DataType, Any] = {pa.string(): "", pa.float32(): None, pa.int32(
 STREAMS = {"units": "units", "codec": "codec_codes", "taste": "taste_codes"}
 """Tokenizer kind -> its column."""
 
+ARRAYS: dict[str, type[np.generic]] = {
+    "units": np.uint16,
+    "unit_run_lengths": np.uint16,
+    "codec_codes": np.uint16,
+    "taste_codes": np.uint16,
+    "taste_latents": np.float16,
+}
+"""Columns that are arrays, None where their stage did not run, and what each is stored as."""
+
 
 def schema(rate_hz: int, tokenizers: Mapping[str, Tokenizer], version: int) -> pa.Schema:
     """Arrow schema of a shard, with the tokenizers' cards (key `antiphon`) and the Audio feature (key `huggingface`)."""
@@ -162,7 +175,7 @@ def _feature(kind: pa.DataType) -> Any:
         return {kind.field(i).name: _feature(kind.field(i).type) for i in range(kind.num_fields)}
     if pa.types.is_list(kind):
         return {"feature": _feature(kind.value_type), "_type": "List"}
-    names = {"double": "float64", "float": "float32"}
+    names = {"double": "float64", "float": "float32", "halffloat": "float16"}
     return {"dtype": names.get(str(kind), str(kind)), "_type": "Value"}
 
 
@@ -178,7 +191,7 @@ def to_row(utterance: Utterance, flac: bytes, text_normalized: str = "") -> dict
     row["words"] = [
         {"text": w.text, "start_s": w.start_s, "end_s": w.end_s, "score": w.score, "how": w.how} for w in u.words
     ]
-    for name in ("units", "unit_run_lengths", "codec_codes", "taste_codes"):
+    for name in ARRAYS:
         row[name] = None if getattr(u, name) is None else getattr(u, name).tolist()
     row["speaker_embedding"] = [] if u.speaker_embedding is None else u.speaker_embedding.tolist()
     row["speaker_overlaps"] = [{"start_s": x.start_s, "end_s": x.end_s} for x in u.overlaps]
@@ -207,9 +220,9 @@ def from_row(row: Mapping[str, Any], samples: np.ndarray, rate_hz: int) -> Utter
         overlaps=[Span(**span) for span in row.get("speaker_overlaps") or []],
         labels=[Label(**label) for label in row.get("labels") or []],
     )
-    for name in ("units", "unit_run_lengths", "codec_codes", "taste_codes"):
+    for name, dtype in ARRAYS.items():
         if row.get(name) is not None:
-            setattr(utterance, name, np.asarray(row[name], dtype=np.int64))
+            setattr(utterance, name, np.asarray(row[name], dtype=np.float16 if dtype == np.float16 else np.int64))
     if row.get("speaker_embedding"):
         utterance.speaker_embedding = np.asarray(row["speaker_embedding"], dtype=np.float32)
     utterance.columns = {

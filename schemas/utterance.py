@@ -63,7 +63,8 @@ class Utterance:
         language: ISO 639-1 code. origin: "human" or "tts". split: "train" or "heldout", by recording.
         text: the transcript. words: its words in order; `" ".join(w.text for w in words)` is `text` with single spaces.
         units, unit_run_lengths: `[U]` de-duplicated SSL units and how many frames each lasts.
-        codec_codes: `[K, T]`, undelayed. taste_codes: `[len(words), R]`.
+        codec_codes: `[K, T]`, undelayed. taste_codes: `[len(words), R]`. taste_latents: float16
+            `[len(words), D]`, the vector that each word's codes stand for.
         speaker_embedding: `[D]` of length 1. overlaps: where two or more speak at once, in order.
         labels: by classifier in the order of the config, the likeliest label first.
         columns: named scalars: `asr_*`, `quality_*`, `align_*` (see `schemas.record`).
@@ -85,6 +86,7 @@ class Utterance:
     unit_run_lengths: np.ndarray | None = None
     codec_codes: np.ndarray | None = None
     taste_codes: np.ndarray | None = None
+    taste_latents: np.ndarray | None = None
     speaker_embedding: np.ndarray | None = None
     overlaps: list[Span] = field(default_factory=list)
     labels: list[Label] = field(default_factory=list)

@@ -28,6 +28,7 @@ def utterance(number: int, words: str = "one two three", seconds: float = 2.0) -
     made.units = np.arange(len(made.unit_run_lengths)) * 7 % 500
     made.codec_codes = random.integers(0, 1024, (4, CODEC.n_frames(n)))
     made.taste_codes = random.integers(0, 512, (len(spoken), 4))
+    made.taste_latents = random.standard_normal((len(spoken), 8)).astype(np.float16)
     made.speaker_embedding = (random.uniform(0, 1, 256) / 16).astype(np.float32)
     made.overlaps = [Span(0.25, 0.5), Span(0.75, 1.0)]
     made.labels = [Label("emotion", "calm", 0.75), Label("sound", "speech", 0.5)]

@@ -20,10 +20,9 @@ import pyarrow.parquet as pq
 
 from schemas import SCHEMA_VERSION, Commit, Tokenizer
 from schemas.errors import UserError
-from schemas.record import FIELDS, STREAMS
+from schemas.record import ARRAYS, FIELDS, STREAMS
 
-_ARRAYS = ("units", "unit_run_lengths", "codec_codes", "taste_codes")
-_MATRICES = ("codec_codes", "taste_codes")
+_MATRICES = ("codec_codes", "taste_codes", "taste_latents")
 
 
 class CorpusError(UserError):
@@ -129,7 +128,8 @@ class Corpus:
             split: only rows of this split; None for all. columns: only these; None for all. audio: with the encoded audio,
                 `{"bytes", "path"}`. shards: only these of `self.shards`.
 
-        Yields dicts; `units`, `unit_run_lengths` are int64 `[U]`, `codec_codes` `[K, T]`, `taste_codes` `[W, R]`, or None.
+        Yields dicts; `units`, `unit_run_lengths` are int64 `[U]`, `codec_codes` `[K, T]`, `taste_codes` `[W, R]`,
+        `taste_latents` float16 `[W, D]`, or None.
         Raises CorpusError for a damaged shard, as `damaged` says.
         """
         names = [n for n in FIELDS if (columns is None or n in columns) and (audio or n != "audio")]
@@ -141,7 +141,7 @@ class Corpus:
                 read = _parquet_rows if shard.path.suffix == ".parquet" else _tar_rows
                 for row in read(shard.path, [*names, "split"]):
                     if split is None or row["split"] == split:
-                        yield {name: row[name] for name in names}
+                        yield {name: row.get(name) for name in names}
 
     def _check(self, shard: Shard) -> bool:
         """Whether a shard's bytes are those committed; looked at once for each Corpus."""
@@ -189,20 +189,25 @@ def _parquet_rows(path: Path, names: Collection[str]) -> Iterator[dict[str, Any]
         for group in range(file.num_row_groups):
             # On one thread: see pipeline.shards.read_parquet, whose note holds for every short-lived process.
             table = file.read_row_group(group, columns=present, use_threads=False)
-            columns = {n: table[n] if n in _ARRAYS else table[n].to_pylist() for n in present}
+            columns = {n: table[n] if n in ARRAYS else table[n].to_pylist() for n in present}
             for i in range(table.num_rows):
-                yield {n: _array(n, columns[n][i]) if n in _ARRAYS else columns[n][i] for n in present}
+                yield {n: _array(n, columns[n][i]) if n in ARRAYS else columns[n][i] for n in present}
 
 
 def _array(name: str, value: Any) -> np.ndarray | None:
-    """An Arrow list, or list of lists, as int64. An empty list of lists is `[0, 0]`."""
+    """An Arrow list, or list of lists, as int64 (latents as float16). An empty list of lists is `[0, 0]`."""
     if not value.is_valid:
         return None
     items = value.values
     if name not in _MATRICES:
         return np.asarray(items.to_numpy(zero_copy_only=False), dtype=np.int64)
-    flat = np.asarray(items.flatten().to_numpy(zero_copy_only=False), dtype=np.int64)
+    flat = np.asarray(items.flatten().to_numpy(zero_copy_only=False), dtype=_dtype(name))
     return flat.reshape(len(items), len(flat) // len(items) if len(items) else 0)
+
+
+def _dtype(name: str) -> type[np.generic]:
+    """What an array is in memory: every integer int64, which needs no care in a difference; floats as they are stored."""
+    return np.float16 if ARRAYS[name] is np.float16 else np.int64
 
 
 def _tar_rows(path: Path, names: Collection[str]) -> Iterator[dict[str, Any]]:
@@ -226,9 +231,9 @@ def _tar_row(members: dict[str, bytes], names: Collection[str]) -> dict[str, Any
     for name in names:
         if name == "audio":
             row[name] = {"bytes": members["flac"], "path": f"{key}.flac"}
-        elif name in _ARRAYS:
+        elif name in ARRAYS:
             data = members.get(f"{name}.npy")
-            row[name] = None if data is None else np.load(io.BytesIO(data), allow_pickle=False).astype(np.int64)
+            row[name] = None if data is None else np.load(io.BytesIO(data), allow_pickle=False).astype(_dtype(name))
         else:
             row[name] = fields[name]
     return row

@@ -20,9 +20,10 @@ _KEPT_BYTES = 256 << 20
 
 
 def load_whisper(name: str) -> "Whisper":
-    """The model of a checkpoint in openai-whisper's own format, by name or path, on the GPU where there is one.
+    """The model of a checkpoint by name or path, on the GPU where there is one: a file in openai-whisper's own format, or a
+    Hugging Face folder (distil-whisper).
 
-    Raises MissingWeights where it is not on this machine: nothing is downloaded here.
+    Raises MissingWeights where it is not on this machine: nothing is downloaded here. WrongWhisper for a folder of another model.
     """
     return _load(locate(name).path)
 
@@ -33,6 +34,10 @@ def _load(path: Path) -> "Whisper":
     import whisper
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if path.is_dir():
+        from transforms.transcribe.hf_whisper import read_whisper
+
+        return read_whisper(path).to(device)
     # Given a path, openai-whisper loads with `weights_only=True` and never reaches for the network.
     model = whisper.load_model(str(path), device=device)
     return model.eval()

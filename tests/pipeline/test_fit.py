@@ -123,18 +123,27 @@ def test_units_are_merged_and_come_back(corpus: Path, tmp_path: Path, capsys) ->
     assert "20 tokens are fewer than the 500 units" in capsys.readouterr().err
 
 
-def test_a_codec_and_a_taste_tokenizer_are_written(corpus: Path, tmp_path: Path) -> None:
+def test_a_codec_and_a_taste_tokenizer_are_written(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     small = ["steps=4", "steps_plain=2", "size=8", "batch=2", "log_every=2"]
     sets = [word for s in small for word in ("--set", s)]
     assert main(["fit", "codec", str(corpus), "--out", str(tmp_path / "codec.safetensors"), *sets]) == 0
-    small = ["steps_text=1", "steps_plain=1", "steps_quantised=1", "size=8", "levels=2", "batch=2"]
+    small = ["steps_text=1", "steps_plain=1", "steps_quantised=1", "size=8", "levels=2", "batch=2", "preset=full"]
     sets = [word for s in small for word in ("--set", s)]
+    assert main(["fit", "taste", str(corpus), "--out", str(tmp_path / "taste"), *sets]) == 2
+    assert "value_layer 6: the recogniser's encoder has 4 layers" in capsys.readouterr().err
+    sets += ["--set", "value_layer=2"]
     assert main(["fit", "taste", str(corpus), "--out", str(tmp_path / "taste"), *sets]) == 0
+    assert main(["fit", "taste", str(corpus), "--out", str(tmp_path / "taste"), "--set", "preset=huge"]) == 2
+    assert "'huge' is no size of TASTE; there are compact and full" in capsys.readouterr().err
     assert (tmp_path / "codec.safetensors").stat().st_size > 1e6
     from transforms.taste.model import read_card
 
     card = read_card(tmp_path / "taste" / "antiphon-taste.safetensors")
     assert card["data"].startswith("6 utterances, 0.0")
+    assert card["shape"] == {"layers": [0, 1], "value_layer": 2, "levels": 2, "size": 8, "code_dim": 256}
+    assert card["options"]["decay"] == 0.99
 
 
 def test_a_phone_classifier_is_written_and_aligns(corpus: Path, tmp_path: Path, speech: list[Clip]) -> None:

@@ -41,6 +41,8 @@ def test_a_row_comes_back_as_the_utterance_it_was(tmp_path: Path) -> None:
         assert [w.text for w in after.words] == [w.text for w in before.words]
         assert np.array_equal(after.codec_codes, before.codec_codes)
         assert np.array_equal(after.taste_codes, before.taste_codes)
+        assert after.taste_latents.dtype == np.float16
+        assert np.array_equal(after.taste_latents, before.taste_latents)
         assert np.array_equal(
             np.repeat(after.units, after.unit_run_lengths), np.repeat(before.units, before.unit_run_lengths)
         )

@@ -78,6 +78,7 @@ def utterance(number: int, sentence: str, cards: dict[str, Tokenizer], split: st
     u.split = "heldout" if split == "heldout" else "train"
     lengths = np.array([len(word.text) for word in words])
     u.taste_codes = np.stack([lengths % size for size in cards["taste"].sizes], axis=1)
+    u.taste_latents = np.outer(lengths, [0.1, -0.25, 3.0]).astype(np.float16)
     frame = np.arange(cards["codec"].n_frames(n_samples))
     u.codec_codes = np.stack([(frame // (2 + k)) % 5 + random.integers(0, 2, frame.shape) for k in range(3)])
     n_frames = cards["units"].n_frames(n_samples) if "units" in cards else 4

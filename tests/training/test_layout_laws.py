@@ -1,6 +1,7 @@
 """What holds for every layout that there is, for any example."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from schemas import Tokenizer
 from schemas.errors import UserError
 from tests.training.laid import CARDS, VOCABULARY, V, examples, layout_of, sample, speech_ids, words
-from training.layouts import NAMES, Example, Layout, Vocabulary, make
+from training.layouts import LAYOUTS, NAMES, Example, Layout, Vocabulary, make
 from training.layouts.base import BOTH, IGNORE, NOTHING, SPEECH, TEXT
 
 every_layout = pytest.mark.parametrize("name", NAMES)
@@ -269,3 +270,10 @@ def test_unknown_cards_do_not_matter() -> None:
     for name in NAMES:
         layout = layout_of(name, more)
         assert set(layout.cards) == set(layout.kinds)
+
+
+def test_the_page_of_layouts_draws_each_of_them() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "layouts.md").read_text()
+    assert [line[4:] for line in page.splitlines() if line.startswith("### ")] == [
+        name for own in LAYOUTS for name, options in NAMES.items() if options is own
+    ]

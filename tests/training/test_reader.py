@@ -30,6 +30,9 @@ def test_rows_come_back_as_they_were_written(write_corpus: Write) -> None:
         assert row["taste_codes"].shape == (len(row["words"]), 2)
         assert row["taste_codes"].dtype == np.int64
         assert row["taste_codes"][:, 0].tolist() == [len(w["text"]) % 16 for w in row["words"]]
+        lengths = [len(w["text"]) for w in row["words"]]
+        assert row["taste_latents"].dtype == np.float16
+        assert np.array_equal(row["taste_latents"], np.outer(lengths, [0.1, -0.25, 3.0]).astype(np.float16))
         assert "audio" not in row
 
 

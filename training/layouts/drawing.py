@@ -27,14 +27,17 @@ def cells(layout: Layout, laid: Sequence, written: Callable[[int], str]) -> list
     return table
 
 
-def draw(layout: Layout, laid: Sequence, written: Callable[[int], str], steps: int, width: int = 118) -> list[str]:
-    """The first `steps` positions as lines of at most `width` characters, in as many bands as that takes."""
+def draw(
+    layout: Layout, laid: Sequence, written: Callable[[int], str], steps: int, width: int = 118, first: int = 0
+) -> list[str]:
+    """`steps` positions from `first` on as lines of at most `width` characters, in as many bands as that takes."""
     table = [[str(p) for p in range(len(laid.inputs))], *cells(layout, laid, written)]
     names = ["step", *(row.name for row in layout.rows)]
     margin = max(map(len, names)) + 1
-    widths = [max(len(line[p]) for line in table) + 1 for p in range(min(steps, len(laid.inputs)))]
+    end = min(first + steps, len(laid.inputs))
+    widths = {p: max(len(line[p]) for line in table) + 1 for p in range(first, end)}
     bands: list[list[int]] = [[]]
-    for p, w in enumerate(widths):
+    for p, w in widths.items():
         if bands[-1] and margin + sum(widths[q] for q in bands[-1]) + w > width:
             bands.append([])
         bands[-1].append(p)
@@ -43,8 +46,8 @@ def draw(layout: Layout, laid: Sequence, written: Callable[[int], str], steps: i
         for name, line in zip(names, table, strict=True):
             lines.append((name.ljust(margin) + "".join(line[p].ljust(widths[p]) for p in band)).rstrip())
         lines.append("")
-    if steps < len(laid.inputs):
-        lines[-1:] = [f"... {len(laid.inputs) - steps} further steps", ""]
+    if end < len(laid.inputs):
+        lines[-1:] = [f"... {len(laid.inputs) - end} further steps", ""]
     return lines[:-1]
 
 

@@ -16,13 +16,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from schemas.errors import UserError
-from transforms.taste.aggregator import Aggregator, EncoderStates, encoder_states, word_mean
+from transforms.taste.aggregator import RATE_HZ, Aggregator, EncoderStates, encoder_states, word_mean
 from transforms.taste.rvq import ResidualVQ
 from transforms.taste.words import WordTokens, tokenize_words
 from transforms.units.encoder import parameters_sha256
 
 if TYPE_CHECKING:
     from whisper import Whisper
+
+WINDOW = 30 * RATE_HZ
+"""Samples of Whisper's window."""
 
 _CARD = "antiphon"
 """The one key of the file's metadata: with several, safetensors would not write the same bytes each time."""
@@ -52,24 +55,39 @@ class TasteTokenizer(nn.Module):
         code_dim: int = 128,
         decay: float = 0.99,
         dropout: float = 0.5,
+        padded: bool = False,
     ) -> None:
         """
         Args:
             layers: decoder layers that the aggregator starts from.
             value_layer: number of encoder layers that the values have passed through.
+            padded: hear a window of 30 s, silence behind the utterance, as the paper's tokenizer was fitted; otherwise the
+                utterance's own length.
             levels, size, code_dim: of the quantiser. decay, dropout: of the same, in fitting.
+
+        Raises:
+            ValueError: more layers than the recogniser has.
         """
         super().__init__()
-        self.shape = {
+        for what, layer, there in (
+            ("value_layer", value_layer, len(whisper.encoder.blocks)),
+            ("layers", max(layers) + 1, len(whisper.decoder.blocks)),
+        ):
+            if layer > there:
+                part = "encoder" if what == "value_layer" else "decoder"
+                raise ValueError(f"{what} {layer}: the recogniser's {part} has {there} layers")
+        self.shape: dict[str, Any] = {
             "layers": list(layers),
             "value_layer": value_layer,
             "levels": levels,
             "size": size,
             "code_dim": code_dim,
         }
+        if padded:
+            self.shape["padded"] = True
         self.dim = whisper.dims.n_audio_state
         self.base_sha256 = parameters_sha256(whisper)
-        self.value_layer = value_layer
+        self.value_layer, self.padded = value_layer, padded
         self.is_multilingual, self.n_languages = whisper.is_multilingual, whisper.num_languages
         self.encoder = whisper.encoder
         self.aggregator = Aggregator(whisper, layers)
@@ -98,6 +116,8 @@ class TasteTokenizer(nn.Module):
 
     def states(self, samples: np.ndarray) -> EncoderStates:
         """float32 `[n]` at 16 kHz -> keys and values, `[T, D]` each. Raises ValueError beyond 30 s."""
+        if self.padded and len(samples) < WINDOW:
+            samples = np.pad(samples, (0, WINDOW - len(samples)))
         return encoder_states(self.encoder, samples, self.value_layer)
 
     @torch.no_grad()
@@ -120,6 +140,12 @@ class TasteTokenizer(nn.Module):
         vectors = self.aggregator(prefix, ids[None], keys[None], values[None], heard)[0]
         words = word_mean(vectors, word_ids, len(tokens.words))
         return self.quantiser.encode(words).cpu().numpy().astype(np.int16)
+
+    @torch.no_grad()
+    def latents(self, codes: np.ndarray) -> np.ndarray:
+        """Codes `[W, R]` -> float16 `[W, code_dim]`: the sum of each word's codebook entries."""
+        indices = torch.from_numpy(codes.astype(np.int64)).to(self.device)
+        return self.quantiser.latent(indices).cpu().numpy().astype(np.float16)
 
     def fitted(self) -> dict[str, Tensor]:
         """The tensors that fitting changes: trained parameters and codebooks."""

@@ -268,7 +268,7 @@ def speak(args: argparse.Namespace) -> int:
                 codes_of=args.codes_of,
                 text_only=args.text_only,
                 seed=args.seed,
-                temperature=args.temperature,
+                temperature=0.3 if args.temperature is None else args.temperature,
             )
         )
         return 0
@@ -276,7 +276,8 @@ def speak(args: argparse.Namespace) -> int:
         raise UserError("--id, --codes-of and --text-only go with --from taste")
     from pipeline.speak import speak as say
 
-    spoken = say(args.checkpoint, args.text, args.out, max_s=args.max_s, seed=args.seed, temperature=args.temperature)
+    temperature = 0.8 if args.temperature is None else args.temperature
+    spoken = say(args.checkpoint, args.text, args.out, max_s=args.max_s, seed=args.seed, temperature=temperature)
     print(spoken)
     return 0
 

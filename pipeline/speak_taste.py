@@ -25,7 +25,7 @@ def speak_row(
     codes_of: str | None = None,
     text_only: bool = False,
     seed: int = 0,
-    temperature: float = 0.7,
+    temperature: float = 0.3,
     model: str = "antiphon-taste",
     recogniser: str = "whisper-tiny",
 ) -> Spoken:

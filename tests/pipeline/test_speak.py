@@ -19,6 +19,7 @@ from tests.training.conftest import sentences, trunk, write_corpus
 from training.options import TrainOptions
 from transforms.codec.codec import CodecModel
 from transforms.codec.stage import CodecOptions, card, make_codec
+from transforms.taste.stage import Taste, TasteOptions
 from transforms.weights import MissingWeights
 
 SMALL = {"seq_len": 128, "batch_tokens": 128, "trunk_layers": 2, "warmup": 1, "eval_every": 0, "threads": 1}
@@ -86,7 +87,37 @@ def test_other_codecs_are_refused(lyra: tuple[CodecModel, Tokenizer]) -> None:
         codec_options(replace(lyra[1], revision="123"))
 
 
-def test_a_layout_without_codec_codes_cannot_be_heard(
+def test_a_model_of_word_codes_speaks_through_the_decoder_of_their_tokenizer(
+    shared: Path, speech: list[Clip], trunk: Path, tmp_path: Path
+) -> None:
+    block = Block(0, 16000)
+    for number, clip in enumerate(speech[:3]):
+        said = clip.text.split()
+        words = [Word(w, 0.3 * i, 0.3 * (i + 1), 0.5, "interpolated") for i, w in enumerate(said)]
+        n = len(clip.samples)
+        u = Utterance(f"{number}.flac", 0, 0, n, clip.samples, clip.rate_hz, language="en", text=clip.text, words=words)
+        block.utterances.append(u)
+        block.samples_in += n
+    stage = Taste(TasteOptions())
+    stage.setup()
+    coded = stage(block)
+    assert len(coded.utterances) == 3
+    Store(str(tmp_path / "corpus")).commit(coded, "test", ["parquet"])
+    options = TrainOptions.model_validate(SMALL | {"trunk": str(trunk), "steps": 3, "layout": {"name": "taste"}})
+    assert run_train(options, [str(tmp_path / "corpus")], str(tmp_path / "model")) == 0
+    wavs = [tmp_path / f"{name}.wav" for name in "abc"]
+    for wav, seed in zip(wavs, (1, 1, 2), strict=True):
+        spoken = speak(tmp_path / "model", "ask what you can", wav, max_s=2, seed=seed)
+    assert spoken.text.split()[:4] == ["ask", "what", "you", "can"]
+    samples, rate_hz = soundfile.read(wavs[2])
+    assert rate_hz == 22050
+    assert spoken.seconds == len(samples) / rate_hz > 0.2
+    assert np.abs(samples).max() > 0.01
+    same, other = (wav.read_bytes() for wav in wavs[1:])
+    assert wavs[0].read_bytes() == same != other
+
+
+def test_word_codes_of_a_tokenizer_that_is_not_here_cannot_be_heard(
     write_corpus: Callable[..., Path], trunk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = TrainOptions.model_validate(SMALL | {"trunk": str(trunk), "steps": 2, "eval_every": 1})
@@ -94,6 +125,6 @@ def test_a_layout_without_codec_codes_cannot_be_heard(
     printed = capsys.readouterr().out
     assert "held-out loss by stream, before and after" in printed
     assert "step-000002" in printed
-    with pytest.raises(UserError, match="layout taste says taste codes"):
+    with pytest.raises(UserError, match="test-taste"):
         speak(tmp_path / "model", "yes", tmp_path / "out.wav")
     assert not (tmp_path / "out.wav").exists()

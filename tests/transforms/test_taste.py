@@ -1,5 +1,6 @@
 """The TASTE tokenizer on real speech: one code tuple a word, the same whatever stands beside it, fitted by what it predicts."""
 
+import ast
 import copy
 import json
 
@@ -198,6 +199,7 @@ def test_a_fit_that_was_killed_goes_on_to_the_same_bytes(with_units, whisper, tm
         "steps_settle": 1,
         "save_every": 2,
         "log_every": 1,
+        "evaluate_every": 1,
     }
     whole = options(tmp_path / "whole", **small)
     broken = options(tmp_path / "broken", **small)
@@ -217,6 +219,39 @@ def test_a_fit_that_was_killed_goes_on_to_the_same_bytes(with_units, whisper, tm
     assert sorted(f.name for f in broken.folder.iterdir()) == names
     for name in names:
         assert (broken.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+
+
+def test_what_is_written_is_the_step_with_the_lowest_loss_on_those_kept_out(with_units, tmp_path) -> None:
+    # So fast that the loss goes up again.
+    fast = {"steps_text": 2, "steps_plain": 1, "steps_quantised": 6, "learning_rate": 0.05, "seed": 1}
+    said: list[str] = []
+    path = fit_taste(with_units, options(tmp_path / "best", **fast, evaluate_every=2), said.append)
+    looks = [ast.literal_eval(line.split(": ", 1)[1])["loss"] for line in said if "held out after step" in line]
+    assert [line.split(":")[0] for line in said if "held out after" in line] == [
+        f"held out after step {step}" for step in (5, 7, 9)
+    ]
+    kept = read_card(path)["figures"]["quantised"]
+    assert kept["loss"] == min(looks)
+    assert kept["step"] == 5 + 2 * looks.index(min(looks))
+    last = fit_taste(with_units, options(tmp_path / "last", **fast, evaluate_every=0), lambda line: None)
+    assert read_card(last)["figures"]["quantised"]["loss"] == looks[-1]
+    assert kept["step"] < 9
+    with safe_open(path, "pt") as a, safe_open(last, "pt") as b:
+        assert not torch.equal(a.get_tensor("quantiser.codebooks"), b.get_tensor("quantiser.codebooks"))
+
+
+def test_the_example_tells_how_the_files_that_come_along_were_fitted() -> None:
+    from examples.embedded import DATA, EMBEDDED, RECIPES
+    from transforms.taste.fit_sound import FitSoundOptions
+
+    taste = read_card(EMBEDDED / "antiphon-taste.safetensors")
+    assert taste["data"] == DATA
+    told = FitTasteOptions(folder=EMBEDDED, data=DATA, **RECIPES["taste"]).model_dump(mode="json")
+    assert {name: told[name] for name in taste["options"]} == taste["options"]
+    with safe_open(EMBEDDED / "antiphon-taste-sound.safetensors", framework="pt") as file:
+        sound = json.loads(file.metadata()["antiphon"])
+    told = FitSoundOptions(path=EMBEDDED, data=DATA, **RECIPES["sound"]).model_dump(mode="json")
+    assert {name: told[name] for name in sound["options"]} == sound["options"]
 
 
 def test_a_checkpoint_of_another_fit_is_refused(with_units, tmp_path) -> None:

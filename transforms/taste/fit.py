@@ -3,6 +3,7 @@
 Three stages, as in the original recipe: the decoder on text alone; text and word vectors, not yet quantised; text and codes.
 """
 
+import copy
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -80,10 +81,10 @@ def fit(
     path = options.folder / f"{NAME}.fit"
     identity = progress.identity(options, examples, model.base_sha256)
     state = progress.read(path, identity)
-    done = 0
+    done, best = 0, None
     if state:
         trainer.restore(state)
-        done, figures = state["step"], state["figures"]
+        done, figures, best = state["step"], state["figures"], state["best"]
         say(f"going on after step {done}")
     draws = ex.Draws(train, options.batch, options.seed)
     modes = schedule(options)
@@ -96,8 +97,16 @@ def fit(
         if step + 1 == len(modes) or modes[step + 1] != mode:
             figures[mode] = trainer.evaluate(heldout, mode)
             say(f"held out, {mode}: {figures[mode]}")
+        if mode == "quantised" and options.evaluate_every and is_look(step, len(modes), options):
+            best = better(best, trainer, step + 1, trainer.evaluate(heldout, mode), say)
         if (step + 1) % options.save_every == 0 or step + 1 == len(modes):
-            progress.write(path, {"identity": identity, "step": step + 1, "figures": figures, **trainer.state()})
+            progress.write(
+                path, {"identity": identity, "step": step + 1, "figures": figures, "best": best, **trainer.state()}
+            )
+    if best:
+        trainer.restore_weights(best["weights"])
+        figures["quantised"] = best["figures"] | {"step": best["step"]}
+        say(f"kept step {best['step']}, which did best on what was held out: {best['figures']}")
     # The same decoder, reading from the text alone: what the codes add.
     figures["text"] = trainer.evaluate(heldout, "text")
     say(f"held out, text alone at the end: {figures['text']}")
@@ -110,6 +119,22 @@ def schedule(options: FitTasteOptions) -> list[Mode]:
     """The stage of each step."""
     steps = {"text": options.steps_text, "plain": options.steps_plain, "quantised": options.steps_quantised}
     return [mode for mode in get_args(Mode) for _ in range(steps[mode])]
+
+
+def is_look(step: int, total: int, options: FitTasteOptions) -> bool:
+    """Whether the speakers kept out are looked at after this step: every `evaluate_every` steps with codes, and the last."""
+    coded = step + 1 - options.steps_text - options.steps_plain
+    return coded % options.evaluate_every == 0 or step + 1 == total
+
+
+def better(
+    best: dict[str, Any] | None, trainer: Trainer, step: int, figures: dict[str, Any], say: Callable[[str], None]
+) -> dict[str, Any]:
+    """What is kept: the weights after this step if its loss is lower than the best's, else the best."""
+    say(f"held out after step {step}: {figures}")
+    if best and best["figures"]["loss"] <= figures["loss"]:
+        return best
+    return {"step": step, "figures": figures, "weights": copy.deepcopy(trainer.weights())}
 
 
 class _Lines:

@@ -42,6 +42,8 @@ class FitTasteOptions(Options):
     """Of the moving averages that the codebooks follow."""
     code_dropout: float = 0.25
     """Share of words that keep only their first codes."""
+    dropout: float = 0.2
+    """Of the decoder's layers."""
     text_share: float = 0.15
     """Share of utterances whose codes are held back, so that the decoder can also read from the text alone."""
     speaker: str | None = "resemblyzer"
@@ -54,6 +56,9 @@ class FitTasteOptions(Options):
     """Peak learning rate of the aggregator, which starts from the recogniser's weights, and of the quantiser's projections."""
     heldout_share: float = 0.05
     """Share of speakers kept out of fitting, for the figures."""
+    evaluate_every: int = 100
+    """Steps with codes between two looks at the speakers kept out; what is written is the step with the lowest loss on them.
+    0: the last step."""
     bfloat16: bool = False
     """Multiply in bfloat16, which processors with instructions for it do about twice as fast."""
     log_every: int = 50

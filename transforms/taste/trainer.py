@@ -63,7 +63,11 @@ class Trainer:
     def __init__(self, model: TasteTokenizer, options: FitTasteOptions, units_per_token: float, voice_dim: int) -> None:
         self.model, self.options = model, options
         self.decoder = SpeechDecoder(
-            model.dim, options.n_units, units_per_token=units_per_token, speaker_dim=voice_dim
+            model.dim,
+            options.n_units,
+            units_per_token=units_per_token,
+            speaker_dim=voice_dim,
+            dropout=options.dropout,
         ).to(model.device)
         self.generator = torch.Generator().manual_seed(options.seed)
         self.prefix = model.prefix(options.language)
@@ -149,12 +153,22 @@ class Trainer:
         groups = ex.batches(examples, self.options.batch)
         self.model.quantiser.initialise(torch.cat([self.word_vectors(ex.collate(g)) for g in groups]), self.generator)
 
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """What a fit writes. The tensors are the model's own: they change with the next step."""
+        return {"model": self.model.fitted(), "decoder": self.decoder.state_dict()}
+
+    @torch.no_grad()
+    def restore_weights(self, weights: dict[str, dict[str, Tensor]]) -> None:
+        """Put `weights` back."""
+        for name, tensor in self.model.fitted().items():
+            tensor.copy_(weights["model"][name])
+        self.decoder.load_state_dict(weights["decoder"])
+
     def state(self) -> dict[str, Any]:
         """All that a fit goes on from: weights, codebooks and their averages, the optimizer, and what is drawn at random."""
         return {
-            "model": self.model.fitted(),
+            **self.weights(),
             "usage": self.model.quantiser.usage,
-            "decoder": self.decoder.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "generator": self.generator.get_state(),
@@ -164,10 +178,8 @@ class Trainer:
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a `state`, bit for bit."""
-        for name, tensor in self.model.fitted().items():
-            tensor.copy_(state["model"][name])
+        self.restore_weights(state)
         self.model.quantiser.usage.copy_(state["usage"])
-        self.decoder.load_state_dict(state["decoder"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.generator.set_state(state["generator"])

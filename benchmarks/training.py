@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import SequentialSampler
 
 from benchmarks.common import machine, table
 from training.checkpoint import build
@@ -26,6 +27,9 @@ from training.options import TrainOptions
 from training.packing import Batch, Piece, collate
 from training.text import load_text
 from training.train import make_optimizer, train
+
+WARM = 2
+"""Steps that `compare` does not count."""
 
 SIZES = {"tiny": (64, 2, 4, 176, 1000), "1b": (2048, 16, 32, 8192, 128256)}
 """Width, layers, heads, inner width, vocabulary; 1b is the shape of Llama-3.2-1B."""
@@ -51,22 +55,38 @@ def opened(options: argparse.Namespace) -> tuple[Loader, TrainOptions]:
 
 
 def compare(options: argparse.Namespace) -> None:
-    """Three ways with the same rows, in turns: one padded row an utterance in HF Trainer, packed rows in HF Trainer, and ours."""
-    from transformers import Trainer, TrainingArguments
+    """Three ways, in turns: one padded row an utterance in HF Trainer, packed rows in HF Trainer, and ours.
+
+    The packed batches of HF Trainer are those that our loader gives ours; the padded ones hold the same training rows in another
+    order, as many an update as fill `batch_tokens` in the mean. All take as many steps; tokens are filled positions. The first
+    `WARM` steps count for none, so that start-up is left out.
+    """
+    from transformers import Trainer, TrainerCallback, TrainingArguments
 
     loader, given = opened(options)
-    packed = [batch for batch, _ in islice(loader.train(Position()), options.steps)]
+    n_steps = WARM + options.steps
+    packed = [batch for batch, _ in islice(loader.train(Position()), n_steps)]
     sequences = [s for s in loader.sequences(range(loader.n_shards), "train") if len(s.inputs) <= given.seq_len]
     mean = np.mean([len(s.inputs) for s in sequences])
     n = max(1, round(given.batch_tokens / mean))
-    order = np.random.default_rng(0).permutation(len(sequences))
-    groups = [[sequences[i % len(sequences)] for i in order[k * n : (k + 1) * n]] for k in range(len(order) // n)]
+    random = np.random.default_rng(0)
+    order = np.concatenate([random.permutation(len(sequences)) for _ in range(-(-n * n_steps // len(sequences)))])
+    groups = [[sequences[i] for i in order[k * n : (k + 1) * n]] for k in range(n_steps)]
 
     def padded(group: list[Any]) -> Batch:
         length = max(len(s.inputs) for s in group)
         return collate([[Piece(s, 0, len(s.inputs))] for s in group], length)
 
-    alone = [padded(groups[k % len(groups)]) for k in range(options.steps)]
+    alone = [padded(group) for group in groups]
+
+    class Clock(TrainerCallback):
+        """When each step ended."""
+
+        def __init__(self) -> None:
+            self.ends: list[float] = []
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            self.ends.append(time.perf_counter())
 
     class Wrapped(torch.nn.Module):
         """What HF Trainer takes: keyword arguments in, a loss out."""
@@ -94,18 +114,26 @@ def compare(options: argparse.Namespace) -> None:
                 learning_rate=given.lr,
                 remove_unused_columns=False,
             )
-            trainer = Trainer(Wrapped(model), arguments, train_dataset=batches, data_collator=lambda b: {"batch": b[0]})
-            started = time.perf_counter()
+            clock = Clock()
+            trainer = Trainer(
+                Wrapped(model),
+                arguments,
+                train_dataset=batches,
+                data_collator=lambda b: {"batch": b[0]},
+                callbacks=[clock],
+            )
+            # In the order given: which batches the warm steps take is the same each time.
+            trainer._get_train_sampler = lambda *_: SequentialSampler(batches)
             trainer.train()
-            return sum(b.n_positions for b in batches) / (time.perf_counter() - started)
+            return sum(b.n_positions for b in batches[WARM:]) / (clock.ends[-1] - clock.ends[WARM - 1])
 
     def ours() -> float:
         with tempfile.TemporaryDirectory() as folder:
-            run = given.model_copy(update={"steps": options.steps, "eval_every": 0, "save_every": 10**6})
+            run = given.model_copy(update={"steps": n_steps, "eval_every": 0, "save_every": 10**6})
             train(run, [options.corpus], options.trunk, Path(folder), lambda line: None)
             steps = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
-        seconds = sum(1 / entry["tokens_per_s"] for entry in steps) / len(steps)
-        return 1 / seconds
+        took = [batch.n_positions / entry["tokens_per_s"] for batch, entry in zip(packed, steps, strict=True)]
+        return sum(batch.n_positions for batch in packed[WARM:]) / sum(took[WARM:])
 
     ways = {"HF Trainer, padded": lambda: theirs(alone), "HF Trainer, packed": lambda: theirs(packed), "antiphon": ours}
     found: dict[str, list[float]] = {name: [] for name in ways}
@@ -115,9 +143,12 @@ def compare(options: argparse.Namespace) -> None:
     best = {name: float(np.median(values)) for name, values in found.items()}
     rows = [[name, f"{v:.0f}", f"{best['antiphon'] / v:.2f}"] for name, v in best.items()]
     print(table(["way", "tokens/s", "antiphon is times as fast"], rows))
+    counts = [f"{sum(b.n_positions for b in batches[WARM:])}" for batches in (alone, packed)]
     filled = sum(b.n_positions for b in alone) / sum(b.documents.size for b in alone)
     print(
-        f"{options.steps} steps, median of {options.repeats}; padded batches of {n} rows are {1 - filled:.1%} padding"
+        f"{options.steps} steps after {WARM}, median of {options.repeats}, "
+        f"lowest and highest {', '.join(f'{min(v):.0f} {max(v):.0f}' for v in found.values())}; tokens padded {counts[0]}, "
+        f"packed {counts[1]}; padded batches of {n} rows are {1 - filled:.1%} padding"
     )
 
 

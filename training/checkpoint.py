@@ -189,4 +189,5 @@ def build(trunk: Any, layout: Layout, options: TrainOptions) -> HybridLM:
         options.model,
         loss.text_kl or 0.0,
         keep_base=options.trunk_lr > 0,
+        upsample=layout.upsample,
     )

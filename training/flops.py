@@ -73,12 +73,16 @@ class Flops:
             times = len(model.depth.sizes) + 1 if model.depth.csm else 1
             self.depth = times * _products(model.depth) + sum(_operations(head) for head in model.depth.heads)
 
+        self.unit_states = model.ctc.upsample * (_products(model.ctc) + self.speech) if model.ctc is not None else 0
+
     def step(self, batch: Batch) -> float:
         """Of a forward and a backward pass over a batch."""
         lengths = [np.unique(row[row != PADDING], return_counts=True)[1] for row in batch.documents]
         pairs = sum(float((n * (n + 1) / 2).sum()) for n in lengths)
         learnt = batch.labels != IGNORE
         text = batch.labels[..., 0][learnt[..., 0]]
+        token = (batch.inputs[..., 0] >= 0) & (batch.inputs[..., 0] < self.vocab_size)
+        read = sum(int((token[b] & (batch.documents[b] == d)).sum()) for b, d, _ in batch.ctc)
         return (
             self.position * batch.n_positions
             + self.pair * pairs
@@ -86,6 +90,7 @@ class Flops:
             + self.token * int((text < self.vocab_size).sum())
             + self.speech * int(learnt[..., 1 : self.first].any(-1).sum())
             + self.depth * int(learnt[..., self.first :].any(-1).sum())
+            + self.unit_states * read
         )
 
 

@@ -182,6 +182,8 @@ def generate(
         if position < len(inputs):
             drawn[position, row] = inputs[position, row] == chosen
     said, codes, units = layout.undo(inputs)
+    if checkpoint.model.ctc:
+        units = checkpoint.model.read_units(inputs)
     return Generation(checkpoint.text.decode(said), codes, inputs, units, drawn)
 
 

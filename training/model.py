@@ -19,10 +19,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from schemas.errors import UserError
 from training import lora
+from training.ctc import CtcDecoder, ctc_losses
 from training.depth import DepthTransformer
 from training.distributed import Ranks
 from training.heads import FlowHead, GaussianHead
 from training.layouts.base import IGNORE, NOTHING, Row
+from training.layouts.ctc import collapse
 from training.options import FlowOptions, GaussianOptions, ModelOptions
 from training.packing import PADDING, Batch
 
@@ -42,11 +44,11 @@ class StreamLosses:
     total: dict[str, float] = field(default_factory=dict)
     count: dict[str, int] = field(default_factory=dict)
 
-    def add(self, stream: str, losses: Tensor) -> None:
-        """Add the losses `[n]` of a stream's labels, accumulated in float64."""
+    def add(self, stream: str, losses: Tensor, n: int | None = None) -> None:
+        """Add the losses `[n]` of a stream's labels, accumulated in float64. `n`: of how many labels, if not one each."""
         if losses.numel():
             self.total[stream] = self.total.get(stream, 0.0) + float(losses.detach().double().sum())
-            self.count[stream] = self.count.get(stream, 0) + losses.numel()
+            self.count[stream] = self.count.get(stream, 0) + (losses.numel() if n is None else n)
 
     def update(self, other: "StreamLosses") -> None:
         for stream, total in other.total.items():
@@ -92,6 +94,7 @@ class HybridLM(nn.Module):
         options: ModelOptions | None = None,
         text_kl: float = 0.0,
         keep_base: bool = True,
+        upsample: int = 0,
     ) -> None:
         """
         Args:
@@ -99,6 +102,7 @@ class HybridLM(nn.Module):
             text_weight, speech_weight: of each group's mean loss in the total.
             text_kl: share of a text token's loss that compares with the frozen trunk (`LossOptions.text_kl`).
             keep_base: the trunk will be trained, so that a copy of it has to be kept for that, where there is no LoRA.
+            upsample: copies of each text token's state that the units are read off by CTC; 0 where they are rows' labels.
         """
         super().__init__()
         self.trunk = trunk
@@ -125,6 +129,7 @@ class HybridLM(nn.Module):
             else None
         )
         self.flow = FlowHead(width, latent, random) if isinstance(latent, FlowOptions) else None
+        self.ctc = CtcDecoder(trunk.config, upsample, self.options.ctc, random) if upsample else None
         # Rows that the linear head predicts: all, the first, or none.
         self._sizes = [] if self.gaussian else sizes[: self.depth.first - 1] if self.depth else sizes
         self.speech_head = nn.Linear(width, sum(self._sizes), bias=False) if self._sizes else None
@@ -274,6 +279,8 @@ class HybridLM(nn.Module):
             self._row_losses(batch, hidden, labels, learnt, found)
         if self.flow:
             self._flow_losses(batch, hidden, found)
+        if self.ctc:
+            self._ctc_losses(batch, hidden, found)
         return found
 
     def _row_losses(
@@ -323,6 +330,36 @@ class HybridLM(nn.Module):
         times = torch.special.ndtr(drawn[..., 0])
         found.latent = self.flow.losses(hidden[_where(own, hidden.device)], target, drawn[..., 1:], times)
 
+    def ctc_logits(self, states: Sequence[Tensor]) -> Tensor:
+        """States `[n, D]` of the text tokens of N documents -> `[N, T, units + specials]`, of each copy of each state."""
+        assert self.ctc
+        return self.speech_logits(self.ctc(states))[0]
+
+    def _ctc_losses(self, batch: Batch, hidden: Tensor, found: "LabelLosses") -> None:
+        assert self.ctc
+        if not batch.ctc:
+            # Every process has gradients for every weight, if zeros.
+            found.ctc = torch.stack([parameter.sum() for parameter in self.ctc.parameters()]).sum()[None] * 0
+            return
+        token = (batch.inputs[..., 0] >= 0) & (batch.inputs[..., 0] < self.vocab_size)
+        of = [np.flatnonzero(token[row] & (batch.documents[row] == document)) for row, document, _ in batch.ctc]
+        states = [hidden[row, torch.from_numpy(at)] for (row, _, _), at in zip(batch.ctc, of, strict=True)]
+        targets = [torch.from_numpy(units).to(hidden.device) for _, _, units in batch.ctc]
+        lengths = [len(at) * self.ctc.upsample for at in of]
+        found.ctc = ctc_losses(self.ctc_logits(states), lengths, targets, self.rows[1].special("blank"))
+        found.n_units = batch.n_units
+
+    @torch.no_grad()
+    def read_units(self, inputs: np.ndarray) -> np.ndarray:
+        """The units `[U]` of one sequence of inputs `[S, R]`: of each copy the likeliest, repeats merged and blanks removed."""
+        ids = torch.from_numpy(inputs).to(self.text_special.weight.device)
+        hidden = self.hidden(ids[None], use_cache=False)[0]
+        states = hidden[(ids[:, 0] >= 0) & (ids[:, 0] < self.vocab_size)]
+        if not len(states):
+            return np.zeros(0, dtype=np.int64)
+        path = self.ctc_logits([states])[0].argmax(-1).cpu().numpy()
+        return collapse(path, self.rows[1].special("blank"))
+
     @torch.no_grad()
     def _base_scores(self, batch: Batch, at: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """What the text LM makes of the text alone: logits `[m, V]` for the token labels at `at`, and whether it can, `[m]`.
@@ -367,7 +404,7 @@ class HybridLM(nn.Module):
             return own
         found = self.label_losses(batch)
         tiny = float(np.finfo(np.float32).tiny)
-        n_text, n_speech, n_latents = (max(norm, tiny) for norm in batch.norms or batch.sums())
+        n_text, n_speech, n_latents, n_units = (max(norm, tiny) for norm in batch.norms or batch.sums())
         weighted = found.losses * found.weights
         text = weighted[..., 0].sum()
         if found.divergence:
@@ -376,6 +413,8 @@ class HybridLM(nn.Module):
         total = self.text_weight * text / n_text + self.speech_weight * weighted[..., 1:].sum() / n_speech
         if self.flow and found.latent is not None:
             total = total + self.flow.options.weight * found.latent.sum() / n_latents
+        if found.ctc is not None:
+            total = total + self.speech_weight * found.ctc.sum() / n_units
         return total, found
 
     def loss(self, batch: Batch) -> tuple[Tensor, StreamLosses]:
@@ -394,6 +433,7 @@ class LabelLosses:
         text_kinds, text_tokens: the two parts of the text row's losses, `[n]` over its labels and `[m]` over its tokens.
         latent: `[n]`, the losses of a head for continuous targets, None where there is none. A Gaussian head's are also the
             `losses` of each speech row.
+        ctc, n_units: negative log-probabilities `[N]` of the units of N documents by CTC, and how many units these are.
         divergence: of the m tokens, how much more the comparison with the frozen trunk costs than the cross-entropy, and where
             they are; None where it is not asked for.
     """
@@ -406,6 +446,8 @@ class LabelLosses:
     text_tokens: Tensor = field(default_factory=lambda: torch.zeros(0))
     latent: Tensor | None = None
     divergence: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
+    ctc: Tensor | None = None
+    n_units: int = 0
 
     def put(self, at: tuple[Tensor, Tensor], row: int, losses: Tensor) -> None:
         """Take the losses `[n]` of one row at n positions."""
@@ -422,6 +464,8 @@ class LabelLosses:
             streams.add("text_kl", (self.divergence[0] + self.text_tokens)[self.divergence[0] != 0])
         for r, row in enumerate(self.rows[1:], start=1):
             streams.add(row.name, self.losses[..., r][self.learnt[..., r]])
+        if self.ctc is not None and self.n_units:
+            streams.add(self.rows[1].name, self.ctc, self.n_units)
         return streams
 
     def by_document(self, documents: Tensor) -> Tensor:

@@ -70,6 +70,13 @@ class LoraOptions(Options):
     """Dropout before each adapter."""
 
 
+class CtcOptions(Options):
+    """The decoder that reads units off the text's states (training/ctc.py). Only layout llama-omni has one."""
+
+    layers: int = Field(default=2, ge=1)
+    """Layers of the trunk's kind and width (LLaMA-Omni: 2)."""
+
+
 class ModelOptions(Options):
     """What is put around the trunk."""
 
@@ -82,6 +89,8 @@ class ModelOptions(Options):
     """A head for continuous targets: `latent.name` is gaussian or flow; null has none."""
     lora: LoraOptions | None = None
     """Train adapters instead of the trunk; null trains the trunk as `trunk_lr` says."""
+    ctc: CtcOptions = CtcOptions()
+    """What reads the units in layout llama-omni."""
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -44,7 +44,9 @@ class Batch:
         latents, latent_labels: float32 `[B, S, d]`, NaN where there is none; None in layouts without latents.
         seeds: int64 `[B]`, of what is drawn at random for a row.
         norms: sums of the weights of the text labels and of the speech labels, and the number of latent labels, by which the
-            summed losses are divided: those of the whole batch also in a part of it. None: of this batch.
+            summed losses are divided, and the number of units to be learnt by CTC: those of the whole batch also in a part of it.
+            None: of this batch.
+        ctc: of each document whose units are learnt by CTC: its packed row, its number in it, and its units, int64 `[U]`.
     """
 
     inputs: np.ndarray
@@ -57,7 +59,8 @@ class Batch:
     latents: np.ndarray | None = None
     latent_labels: np.ndarray | None = None
     seeds: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    norms: tuple[float, float, float] | None = None
+    norms: tuple[float, float, float, float] | None = None
+    ctc: list[tuple[int, int, np.ndarray]] = field(default_factory=list)
 
     def loss(self, model: Any) -> Any:
         """What to learn from this batch, in the place of its labels as they stand: `HybridLM.loss`'s answer, or None, as here."""
@@ -68,12 +71,17 @@ class Batch:
         """Positions that hold something."""
         return int((self.documents != PADDING).sum())
 
-    def sums(self) -> tuple[float, float, float]:
+    @property
+    def n_units(self) -> int:
+        """Units that are learnt by CTC."""
+        return sum(len(units) for _, _, units in self.ctc)
+
+    def sums(self) -> tuple[float, float, float, float]:
         """What `norms` are of a whole batch."""
         learnt = self.labels != IGNORE
         weights = np.where(learnt, self.weights, 0.0).sum((0, 1), dtype=np.float64)
         latents = 0 if self.latent_labels is None else int((~np.isnan(self.latent_labels[..., 0])).sum())
-        return float(weights[0]), float(weights[1:].sum()), float(latents)
+        return float(weights[0]), float(weights[1:].sum()), float(latents), float(self.n_units)
 
     def share(self, part: int, parts: int) -> "Batch":
         """Every `parts`-th row from `part`, with the norms of the whole; all parts have as many rows, empty ones if need be.
@@ -98,6 +106,7 @@ class Batch:
             latent_labels=None if self.latent_labels is None else own(self.latent_labels, np.nan),
             seeds=own(self.seeds, 0),
             norms=self.norms or self.sums(),
+            ctc=[(row // parts, document, units) for row, document, units in self.ctc if row % parts == part],
         )
 
 
@@ -152,6 +161,10 @@ def collate(rows: Sized[Sized[Piece]], seq_len: int) -> Batch:
             batch.weights[b, here] = piece.sequence.weights[there]
             batch.documents[b, here] = document
             batch.positions[b, here] = np.arange(len(piece))
+            units = piece.sequence.ctc_targets
+            # CTC takes an utterance whole: one that was cut is learnt as text.
+            if units is not None and len(piece) == len(piece.sequence.inputs):
+                batch.ctc.append((b, document, units))
             given, learnt = piece.sequence.latents, piece.sequence.latent_labels
             if batch.latents is not None and given is not None:
                 batch.latents[b, here] = given[there]

@@ -28,20 +28,27 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def torchrun(settings: Any, trunk: Path, out: Path, corpus: Path, n: int = 2) -> str:
+def torchrun(settings: Any, trunk: Path, out: Path, *corpora: Path, n: int = 2) -> str:
     """A run of `n` processes on this machine. Gives what they said."""
+    done = torchrun_done(settings, trunk, out, *corpora, n=n)
+    assert done.returncode == 0, done.stderr[-6000:]
+    return done.stdout
+
+
+def torchrun_done(
+    settings: Any, trunk: Path, out: Path, *corpora: Path, n: int = 2, fault: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The same, however it ended. `fault`: what befalls the second process in its third step."""
     worker = [
         str(Path(__file__).with_name("ddp_worker.py")),
         settings.model_dump_json(),
         str(trunk),
         str(out),
-        str(corpus),
+        *map(str, corpora),
     ]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}", *worker]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stderr[-6000:]
-    return done.stdout
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | ({"FAULT": fault} if fault else {})
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
 
 
 def settings(**changed: Any) -> Any:
@@ -87,3 +94,16 @@ def test_one_two_and_one_process_are_one_run(write_corpus: Write, trunk: Path, t
     found = [entry for entry in steps_of(out) if "heldout" not in entry]
     assert [entry["loss"] for entry in found] == pytest.approx([entry["loss"] for entry in kept], rel=2e-4)
     assert load(out).progress.position == load(tmp_path / "alone").progress.position
+
+
+def test_a_signal_to_one_process_stops_both_after_the_same_step(
+    write_corpus: Write, trunk: Path, tmp_path: Path
+) -> None:
+    corpus, wanted = write_corpus(), settings(steps=5, eval_every=0)
+    done = torchrun_done(wanted, trunk, tmp_path / "out", corpus, fault="sigterm")
+    assert done.returncode == 0, done.stderr[-6000:]
+    assert "stopped by a signal to another process after step 3" in done.stdout
+    assert load(tmp_path / "out").progress.step == 3
+    train(wanted, [corpus], trunk, tmp_path / "out", lambda line: None)
+    train(wanted, [corpus], trunk, tmp_path / "straight", lambda line: None)
+    assert_same(tmp_path / "out", tmp_path / "straight")

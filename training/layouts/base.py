@@ -188,6 +188,8 @@ class Layout(abc.ABC):
     text_marks: ClassVar[tuple[str, str]] = ("bos", "eos")
     """The specials of the text row before and after a text that nobody speaks."""
     rows: tuple[Row, ...]
+    upsample: int = 0
+    """Copies of a text token's state that a CTC decoder reads the units off; 0 where there is none."""
 
     def __init__(self, options: LayoutOptions, vocabulary: Vocabulary, cards: Mapping[str, Tokenizer]) -> None:
         self.options = options

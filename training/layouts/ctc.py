@@ -4,16 +4,18 @@ A position's state is copied `upsample` times, and each copy predicts a unit or 
 
     states h1 h2, upsample 5 -> h1 h1 h1 h1 h1 h2 h2 h2 h2 h2 -> 7 7 _ 9 9 _ 4 4 _ _ -> units 7 9 4
 
-So the sequence is text alone, and the units are its `ctc_targets`. Blank is a special of the units' row, whose head predicts them.
+So the sequence is text alone, and the units are its `ctc_targets`. Blank is a special of the units' row, whose head predicts them
+from what a decoder makes of the copies (training/ctc.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
-from training.layouts.base import Example, Parts, Script, Sequence
+from schemas import Tokenizer
+from training.layouts.base import Example, Parts, Script, Sequence, Vocabulary
 from training.layouts.stream import WORDS_PER_S, Stream, join
 from training.layouts.units import UnitLayout, UnitLayoutOptions
 
@@ -51,6 +53,10 @@ class CtcLayout(UnitLayout):
     specials = (("bos", "eos"), ("blank",))
     options: CtcLayoutOptions
 
+    def __init__(self, options: CtcLayoutOptions, vocabulary: Vocabulary, cards: Mapping[str, Tokenizer]) -> None:
+        super().__init__(options, vocabulary, cards)
+        self.upsample = options.upsample
+
     def targets(self, example: Example) -> np.ndarray | None:
         """The units, or None where the states of the words are too few for them."""
         units = self.units(example)
@@ -72,7 +78,7 @@ class CtcLayout(UnitLayout):
         return Parts(example.words, self.no_codes())
 
     def prompt(self, example: Example, max_s: float) -> Script:
-        """Text is continued; what it sounds like is for a CTC head to say."""
+        """Text is continued; what it sounds like is read off the states when it has ended."""
         return Script(lambda script: self._go_on(script, example, round(max_s * WORDS_PER_S)))
 
     def _go_on(self, script: Script, example: Example, n: int) -> Iterator[np.ndarray]:

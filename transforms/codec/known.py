@@ -21,7 +21,7 @@ class Known:
 
 
 CODECS = (
-    Known("mel", "antiphon-codec", 22050 / 512, 4, 1024, "the project's own, in the package"),
+    Known("mel", "antiphon-codec", 22050 / 512, 4, 2048, "the project's own, in the package"),
     Known("lyra", "lyra", 50.0, 16, 16, "Lyra v2; up to 46 codebooks"),
     Known("transformers", "facebook/encodec_24khz", 75.0, 32, 1024, "EnCodec; n_codebooks 2 is 1,500 bits/s"),
     Known("transformers", "kyutai/mimi", 12.5, 32, 2048, "Mimi; the first codebook carries content; Moshi keeps 8"),

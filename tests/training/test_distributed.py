@@ -107,3 +107,11 @@ def test_a_signal_to_one_process_stops_both_after_the_same_step(
     train(wanted, [corpus], trunk, tmp_path / "out", lambda line: None)
     train(wanted, [corpus], trunk, tmp_path / "straight", lambda line: None)
     assert_same(tmp_path / "out", tmp_path / "straight")
+
+
+def test_a_loss_that_is_no_number_in_one_process_stops_both(write_corpus: Write, trunk: Path, tmp_path: Path) -> None:
+    wanted = settings(steps=5, eval_every=0).model_copy(update={"save_every": 1})
+    done = torchrun_done(wanted, trunk, tmp_path / "out", write_corpus(), fault="nan")
+    assert done.returncode != 0
+    assert "TrainingDiverged: step 3: loss nan" in done.stderr
+    assert load(tmp_path / "out").progress.step == 2

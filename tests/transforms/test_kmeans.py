@@ -29,9 +29,10 @@ def test_dedup_of_a_known_sequence() -> None:
     arrays(np.float32, (9, 3), elements=st.floats(-8, 8, width=16)),
 )
 def test_assigned_centroids_are_the_nearest(features: np.ndarray, centroids: np.ndarray) -> None:
-    distances = np.linalg.norm(features[:, None].astype(np.float64) - centroids, axis=2)
-    chosen = distances[np.arange(50), kmeans.assign(features, centroids)]
-    np.testing.assert_allclose(chosen, distances.min(axis=1), atol=1e-3)
+    squared = np.square(features[:, None].astype(np.float64) - centroids).sum(axis=2)
+    chosen = squared[np.arange(50), kmeans.assign(features, centroids)]
+    # Squares of up to 192 are taken apart and summed in float32, so that near ties fall either way.
+    np.testing.assert_allclose(chosen, squared.min(axis=1), atol=2e-4)
 
 
 def test_assignment_does_not_depend_on_the_chunks() -> None:

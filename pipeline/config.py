@@ -31,7 +31,7 @@ _BRIEF = reprlib.Repr()
 _BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother = 2, 80, 80
 
 
-Settings = TypeVar("Settings", bound=Options)
+Settings = TypeVar("Settings", bound=BaseModel)
 
 
 class ConfigError(UserError):
@@ -91,7 +91,6 @@ class Config(Options):
 
 def load(path: str | None, assignments: Sequence[str] = ()) -> Config:
     """Read a YAML config and apply `a.b=c` assignments (values are YAML). Raises ConfigError with every mistake."""
-    mistakes: list[str] = []
     values: Any = {}
     if path is not None:
         try:
@@ -107,11 +106,7 @@ def load(path: str | None, assignments: Sequence[str] = ()) -> Config:
             raise ConfigError(
                 f"{path}: the top level must be a mapping such as `sources: [...]`, not {type(values).__name__}"
             )
-    for assignment in assignments:
-        try:
-            assign(values, assignment)
-        except ValueError as error:
-            mistakes.append(f"--set {assignment}: {error}")
+    mistakes = assign_all(values, assignments)
     try:
         config = Config.model_validate(values)
         if config.filter.min_agreement is not None and config.transcribe.second is None:
@@ -131,12 +126,7 @@ def options_of(kind: type[Settings], assignments: Sequence[str], of: str) -> Set
     Raises ConfigError with every mistake.
     """
     values: dict[str, Any] = {}
-    mistakes: list[str] = []
-    for assignment in assignments:
-        try:
-            assign(values, assignment)
-        except ValueError as error:
-            mistakes.append(f"--set {assignment}: {error}")
+    mistakes = assign_all(values, assignments)
     try:
         options = kind.model_validate(values)
     except ValidationError as error:
@@ -144,6 +134,17 @@ def options_of(kind: type[Settings], assignments: Sequence[str], of: str) -> Set
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return options
+
+
+def assign_all(values: dict[str, Any], assignments: Sequence[str]) -> list[str]:
+    """Set fields of nested `values` as `--set` says. Gives the mistakes, one for each assignment that is none."""
+    mistakes = []
+    for assignment in assignments:
+        try:
+            assign(values, assignment)
+        except ValueError as error:
+            mistakes.append(f"--set {assignment}: {error}")
+    return mistakes
 
 
 def assign(values: dict[str, Any], assignment: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline import files
-from pipeline.config import ConfigError, assign, explain
+from pipeline.config import ConfigError, assign_all, explain
 from pipeline.inspect import read_rows
 from pipeline.shards import decode_flac, read_parquet
 from pipeline.store import Store
@@ -38,12 +38,7 @@ def run_fit(
         raise UserError(f"{corpus}: no committed shard here; make a corpus with `antiphon prepare`")
     rows, hours = sum(c.rows for c in commits), sum(c.seconds_kept for c in commits) / 3600
     values: dict[str, Any] = {"data": f"{rows} utterances, {hours:.2f} h, of {Path(corpus).name}"}
-    mistakes = []
-    for assignment in assignments:
-        try:
-            assign(values, assignment)
-        except ValueError as error:
-            mistakes.append(f"--set {assignment}: {error}")
+    mistakes = assign_all(values, assignments)
     target = Path(out)
     if what == "taste" and "preset" in values:
         from transforms.taste.sizes import fit_preset

@@ -100,9 +100,7 @@ def run_layout(
 
     Raises UserError for a layout or option that there is not, a trunk without a tokenizer, or a corpus without the streams.
     """
-    from pydantic import ValidationError
-
-    from pipeline.config import assign, explain
+    from pipeline.config import options_of
     from training.layouts import NAMES, make
     from training.layouts.drawing import draw, summary
     from training.options import TrainOptions
@@ -112,15 +110,7 @@ def run_layout(
 
     if name not in NAMES:
         raise UserError(f"no layout {name!r}; there are {', '.join(NAMES)}")
-    values: dict[str, Any] = {}
-    try:
-        for assignment in assignments:
-            assign(values, assignment)
-        options = NAMES[name].model_validate({**values, "name": name})
-    except ValidationError as error:
-        raise UserError("\n".join(explain(e, f"layout {name}", NAMES[name]) for e in error.errors())) from None
-    except ValueError as error:
-        raise UserError(f"--set: {error}") from None
+    options = options_of(NAMES[name], [*assignments, f"name={name}"], f"layout {name}")
     opened = Corpus(corpus)
     text = load_text(locate(trunk or TrainOptions().trunk).path)
     layout = make(options, text.vocabulary, opened.cards)

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.config import ConfigError, assign, explain
+from pipeline.config import ConfigError, assign_all, explain
 from pipeline.store import Store
 from training.options import TrainOptions
 from transforms.weights import locate
@@ -43,12 +43,7 @@ def run_dpo(checkpoint: str, preferences: str, out: str, assignments: Sequence[s
     from training.dpo import options_for
 
     values: dict[str, Any] = {}
-    mistakes = []
-    for assignment in assignments:
-        try:
-            assign(values, assignment)
-        except ValueError as error:
-            mistakes.append(f"--set {assignment}: {error}")
+    mistakes = assign_all(values, assignments)
     try:
         options = options_for(checkpoint, preferences, values)
     except ValidationError as error:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel
 
+from training.layouts.ctc import upsampled
 from training.options import CtcOptions
 
 
@@ -39,7 +40,7 @@ class CtcDecoder(nn.Module):
 
     def forward(self, states: Sequence[Tensor]) -> Tensor:
         """States `[n, D]` of each document -> `[N, T, D]`, of which a document's first `n * upsample` are its own."""
-        copies = pad_sequence([s.repeat_interleave(self.upsample, dim=0) for s in states], batch_first=True)
+        copies = pad_sequence([s[upsampled(len(s), self.upsample)] for s in states], batch_first=True)
         # No state sees a later one, and so none the padding behind it.
         return self.layers(inputs_embeds=copies, use_cache=False).last_hidden_state
 

@@ -26,7 +26,7 @@ from training.heads import FlowHead, GaussianHead
 from training.layouts.base import IGNORE, NOTHING, Row
 from training.layouts.ctc import collapse
 from training.options import FlowOptions, GaussianOptions, ModelOptions
-from training.packing import PADDING, Batch
+from training.packing import PADDING, Batch, may_attend
 
 # transformers 5 prints bars and reports of its own for every load and save.
 transformers.utils.logging.disable_progress_bar()
@@ -200,20 +200,18 @@ class HybridLM(nn.Module):
         return self.hidden(
             torch.from_numpy(batch.inputs).to(device),
             latents,
-            attention_mask=self._mask(torch.from_numpy(batch.documents).to(device)),
+            attention_mask=self._mask(batch.documents, device),
             position_ids=torch.from_numpy(batch.positions).to(device),
             use_cache=False,
         )
 
-    def _mask(self, documents: Tensor) -> Any:
+    def _mask(self, documents: np.ndarray, device: torch.device) -> Any:
         """What keeps the documents `[B, S]` apart in the trunk's attention: additive `[B, 1, S, S]`, or a BlockMask for flex."""
         if self.trunk.config._attn_implementation == "flex_attention":
-            return block_mask(documents)
-        n = documents.shape[1]
-        mask = (documents[:, :, None] == documents[:, None, :]).tril() if n else documents[:, :, None] == 0
+            return block_mask(torch.from_numpy(documents).to(device))
+        seen = torch.from_numpy(may_attend(documents)).to(device)
         # An additive mask is what every attention implementation takes.
-        blocked = torch.zeros(mask.shape, device=documents.device)
-        return blocked.masked_fill(~mask, torch.finfo(torch.float32).min)[:, None]
+        return torch.zeros(seen.shape, device=device).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
 
     # ---- out
 
@@ -385,7 +383,7 @@ class HybridLM(nn.Module):
         trunk = self.base if self.base is not None else self.trunk
         arguments = {
             "inputs_embeds": trunk.get_input_embeddings()(torch.from_numpy(np.where(kept, ids, 0)).to(device)),
-            "attention_mask": self._mask(torch.from_numpy(documents).to(device)),
+            "attention_mask": self._mask(documents, device),
             "position_ids": torch.from_numpy(positions).to(device),
             "use_cache": False,
         }

@@ -11,7 +11,7 @@ from torch import nn
 from training.checkpoint import load
 from training.distributed import ALONE, Ranks
 from training.loader import Loader, check_cards, open_corpora
-from training.model import StreamLosses
+from training.losses import StreamLosses
 from training.packing import Batch
 
 

@@ -45,7 +45,10 @@ class Generation:
 
 
 class _Sampler:
-    """Runs the model over positions as they come, and draws ids for the next one. Runs it only when something is to be drawn."""
+    """Runs the model over positions as they come, and draws ids for the next one. Runs it only when something is to be drawn.
+
+    `columns` are the positions so far, `[R]` each, and `marks`, bool `[R]`, which of their ids were drawn.
+    """
 
     def __init__(self, model: HybridLM, sampling: Sampling, prompt: Prompt) -> None:
         self.model = model
@@ -59,7 +62,8 @@ class _Sampler:
         self.hidden = torch.zeros(0)
         self.log_probs: list[torch.Tensor] = []
         self.before: Prompt | None = None
-        self.drawn: list[int] = []
+        self.drawn: list[tuple[int, int]] = []  # (row, id) of this position
+        self.marks: list[np.ndarray] = []
         self.residual: torch.Tensor | None = None
 
     def next(self) -> bool:
@@ -70,7 +74,12 @@ class _Sampler:
         column = self.prompt.next(self.draw)
         if column is None:
             return False
+        mark = np.zeros(len(column), dtype=bool)
+        for row, chosen in self.drawn:
+            # A layout may put another id than the drawn one, as where a given word is due.
+            mark[row] = column[row] == chosen
         self.columns.append(column)
+        self.marks.append(mark)
         return True
 
     def draw(self, row: int, allowed: np.ndarray) -> int:
@@ -86,7 +95,7 @@ class _Sampler:
             chosen = self._choose(row, ids, logits.float().log_softmax(-1).double().cpu())
         else:
             chosen = self._choose(row, ids, self.log_probs[row])
-        self.drawn.append(chosen)
+        self.drawn.append((row, chosen))
         return chosen
 
     def _choose(self, row: int, ids: torch.Tensor, log_probs: torch.Tensor) -> int:
@@ -118,7 +127,7 @@ class _Sampler:
         what was drawn, and then anything.
         """
         assert self.before
-        drawn = iter(self.drawn)
+        drawn = iter([chosen for _, chosen in self.drawn])
         column = self._copy(self.before).next(lambda row, allowed: next(drawn, int(np.flatnonzero(allowed)[0])))
         assert column is not None
         return column
@@ -133,19 +142,6 @@ class _Sampler:
         self.n_run = len(self.columns)
         speech = [logits.float().log_softmax(-1) for logits in self.model.speech_logits(self.hidden)]
         self.log_probs = [scores.double().cpu() for scores in (self.model.text_log_probs(self.hidden), *speech)]
-
-
-class _Recorder(_Sampler):
-    """A sampler that remembers what it drew: position, row and id."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.draws: list[tuple[int, int, int]] = []
-
-    def draw(self, row: int, allowed: np.ndarray) -> int:
-        chosen = super().draw(row, allowed)
-        self.draws.append((len(self.columns), row, chosen))
-        return chosen
 
 
 @torch.no_grad()
@@ -171,20 +167,15 @@ def generate(
     example.words = example.words + words
     example.starts_s, example.ends_s = (np.concatenate([at, silent]) for at in (example.starts_s, example.ends_s))
     prompt = layout.prompt(example, max_s)
-    sampler = _Recorder(checkpoint.model, sampling or Sampling(), prompt)
+    sampler = _Sampler(checkpoint.model, sampling or Sampling(), prompt)
     with _one_thread():
         while sampler.next():
             pass
     inputs = np.stack(sampler.columns)
-    drawn = np.zeros(inputs.shape, dtype=bool)
-    for position, row, chosen in sampler.draws:
-        # A layout may put another id than the drawn one, as where a given word is due.
-        if position < len(inputs):
-            drawn[position, row] = inputs[position, row] == chosen
     said, codes, units = layout.undo(inputs)
     if checkpoint.model.ctc:
         units = checkpoint.model.read_units(inputs)
-    return Generation(checkpoint.text.decode(said), codes, inputs, units, drawn)
+    return Generation(checkpoint.text.decode(said), codes, inputs, units, np.stack(sampler.marks))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import torch
 
 from schemas.errors import UserError
 from training.evaluate import Report
-from training.model import StreamLosses
+from training.losses import StreamLosses
 from training.saving import saving, sync
 
 _MOST_STREAMS = 6

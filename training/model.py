@@ -6,7 +6,6 @@ Shapes: B packed rows, S positions, R rows of ids, D the trunk's width, V the te
 import contextlib
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,53 +20,16 @@ from schemas.errors import UserError
 from training import lora
 from training.ctc import CtcDecoder, ctc_losses
 from training.depth import DepthTransformer
-from training.distributed import Ranks
 from training.heads import FlowHead, GaussianHead
 from training.layouts.base import IGNORE, NOTHING, Row
 from training.layouts.ctc import collapse
+from training.losses import LabelLosses, StreamLosses
 from training.options import FlowOptions, GaussianOptions, ModelOptions
 from training.packing import PADDING, Batch, may_attend
 
 # transformers 5 prints bars and reports of its own for every load and save.
 transformers.utils.logging.disable_progress_bar()
 transformers.utils.logging.set_verbosity_error()
-
-
-@dataclass
-class StreamLosses:
-    """Cross-entropy in nats, summed, and how many labels it was summed over, by stream.
-
-    Streams are the layout's rows, except that the text row gives two: "text", which token where there is one, and "pad",
-    whether there is a token or which special (when words begin, and where the text ends).
-    """
-
-    total: dict[str, float] = field(default_factory=dict)
-    count: dict[str, int] = field(default_factory=dict)
-
-    def add(self, stream: str, losses: Tensor, n: int | None = None) -> None:
-        """Add the losses `[n]` of a stream's labels, accumulated in float64. `n`: of how many labels, if not one each."""
-        if losses.numel():
-            self.total[stream] = self.total.get(stream, 0.0) + float(losses.detach().double().sum())
-            self.count[stream] = self.count.get(stream, 0) + (losses.numel() if n is None else n)
-
-    def update(self, other: "StreamLosses") -> None:
-        for stream, total in other.total.items():
-            self.total[stream] = self.total.get(stream, 0.0) + total
-            self.count[stream] = self.count.get(stream, 0) + other.count[stream]
-
-    def summed(self, ranks: Ranks, device: torch.device | str) -> "StreamLosses":
-        """Over all processes, which have the same streams to learn but not all of them at each step."""
-        if ranks.size == 1:
-            return self
-        everyone: list[Any] = [None] * ranks.size
-        torch.distributed.all_gather_object(everyone, (self.total, self.count))
-        found = StreamLosses()
-        for total, count in everyone:
-            found.update(StreamLosses(total, count))
-        return found
-
-    def means(self) -> dict[str, float]:
-        return {stream: total / self.count[stream] for stream, total in self.total.items()}
 
 
 class HybridLM(nn.Module):
@@ -243,7 +205,7 @@ class HybridLM(nn.Module):
 
     # ---- losses
 
-    def label_losses(self, batch: Batch) -> "LabelLosses":
+    def label_losses(self, batch: Batch) -> LabelLosses:
         """The loss of every label of a batch, and what is needed to weigh them. Runs the trunk once."""
         device = self.text_special.weight.device
         labels = torch.from_numpy(batch.labels).to(device)
@@ -281,9 +243,7 @@ class HybridLM(nn.Module):
             self._ctc_losses(batch, hidden, found)
         return found
 
-    def _row_losses(
-        self, batch: Batch, hidden: Tensor, labels: Tensor, learnt: np.ndarray, found: "LabelLosses"
-    ) -> None:
+    def _row_losses(self, batch: Batch, hidden: Tensor, labels: Tensor, learnt: np.ndarray, found: LabelLosses) -> None:
         first = 1 + len(self._sizes)
         at = _where(learnt[..., 1:first].any(-1), device=labels.device)
         target = labels[at]
@@ -300,7 +260,7 @@ class HybridLM(nn.Module):
             for r, logits in enumerate(self.depth_logits(hidden[at], ids), start=first):
                 found.put(at, r, F.cross_entropy(logits.float(), target[:, r], reduction="none", ignore_index=IGNORE))
 
-    def _gaussian_losses(self, batch: Batch, hidden: Tensor, labels: Tensor, found: "LabelLosses") -> None:
+    def _gaussian_losses(self, batch: Batch, hidden: Tensor, labels: Tensor, found: LabelLosses) -> None:
         """The loss of a position's vector, given to each of its rows. Positions learn it where all rows have a code to learn."""
         assert self.gaussian
         speech = batch.labels[..., 1:]
@@ -315,7 +275,7 @@ class HybridLM(nn.Module):
         found.learnt = found.learnt.clone()
         found.learnt[..., 1:] &= torch.from_numpy(own).to(labels.device)[..., None]
 
-    def _flow_losses(self, batch: Batch, hidden: Tensor, found: "LabelLosses") -> None:
+    def _flow_losses(self, batch: Batch, hidden: Tensor, found: LabelLosses) -> None:
         assert self.flow
         if batch.latent_labels is None:
             own, values = np.zeros(batch.labels.shape[:2], dtype=bool), np.zeros((0, self.flow.options.dim), np.float32)
@@ -333,7 +293,7 @@ class HybridLM(nn.Module):
         assert self.ctc
         return self.speech_logits(self.ctc(states))[0]
 
-    def _ctc_losses(self, batch: Batch, hidden: Tensor, found: "LabelLosses") -> None:
+    def _ctc_losses(self, batch: Batch, hidden: Tensor, found: LabelLosses) -> None:
         assert self.ctc
         if not batch.ctc:
             # Every process has gradients for every weight, if zeros.
@@ -392,7 +352,7 @@ class HybridLM(nn.Module):
         scores = trunk.get_output_embeddings()(hidden[at[0], torch.from_numpy(read).to(device)]).float()
         return scores, torch.from_numpy(known).to(device)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, "LabelLosses"]:
+    def forward(self, batch: Batch) -> tuple[Tensor, LabelLosses]:
         """The weighted loss of a batch, or a part's share of it, and what it is made of.
 
         In each of the two groups, text and speech, losses are averaged with the labels' weights (Moshi's way); the total is
@@ -419,59 +379,6 @@ class HybridLM(nn.Module):
         """As `forward`, with the plain losses by stream."""
         total, found = self(batch)
         return total, found.by_stream()
-
-
-@dataclass
-class LabelLosses:
-    """Cross-entropies in nats of single labels, that is their negative log-probabilities, with their gradients.
-
-    Attributes:
-        rows: the layout's. losses: float `[B, S, R]`, 0 where nothing is learnt; the text row's is that of the special or token
-            as `text_log_probs` gives it. learnt: bool `[B, S, R]`. weights: float32 `[B, S, R]`, the labels' within their group.
-        text_kinds, text_tokens: the two parts of the text row's losses, `[n]` over its labels and `[m]` over its tokens.
-        latent: `[n]`, the losses of a head for continuous targets, None where there is none. A Gaussian head's are also the
-            `losses` of each speech row.
-        ctc, n_units: negative log-probabilities `[N]` of the units of N documents by CTC, and how many units these are.
-        divergence: of the m tokens, how much more the comparison with the frozen trunk costs than the cross-entropy, and where
-            they are; None where it is not asked for.
-    """
-
-    rows: tuple[Row, ...]
-    losses: Tensor
-    learnt: Tensor
-    weights: Tensor
-    text_kinds: Tensor = field(default_factory=lambda: torch.zeros(0))
-    text_tokens: Tensor = field(default_factory=lambda: torch.zeros(0))
-    latent: Tensor | None = None
-    divergence: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
-    ctc: Tensor | None = None
-    n_units: int = 0
-
-    def put(self, at: tuple[Tensor, Tensor], row: int, losses: Tensor) -> None:
-        """Take the losses `[n]` of one row at n positions."""
-        self.losses = self.losses.index_put((*at, torch.full_like(at[0], row)), losses)
-
-    def by_stream(self) -> StreamLosses:
-        """Sums and counts by stream."""
-        streams = StreamLosses()
-        streams.add("pad", self.text_kinds)
-        streams.add("text", self.text_tokens)
-        if self.latent is not None:
-            streams.add("latent", self.latent)
-        if self.divergence:
-            streams.add("text_kl", (self.divergence[0] + self.text_tokens)[self.divergence[0] != 0])
-        for r, row in enumerate(self.rows[1:], start=1):
-            streams.add(row.name, self.losses[..., r][self.learnt[..., r]])
-        if self.ctc is not None and self.n_units:
-            streams.add(self.rows[1].name, self.ctc, self.n_units)
-        return streams
-
-    def by_document(self, documents: Tensor) -> Tensor:
-        """Sums of unweighted losses `[B, n_documents, R]` over the documents `[B, S]` of each packed row, as in `Batch`."""
-        n_documents = int(documents.max()) + 1 if documents.numel() else 0
-        index = documents.clamp(min=0)[..., None].expand(self.losses.shape)
-        summed = self.losses.new_zeros((len(documents), n_documents, self.losses.shape[-1]))
-        return summed.scatter_add(1, index, self.losses)
 
 
 def _where(mask: Any, device: torch.device) -> tuple[Tensor, Tensor]:

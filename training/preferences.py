@@ -23,7 +23,8 @@ from training.layouts import Layout
 from training.layouts.base import IGNORE, NOTHING
 from training.layouts.base import Sequence as Laid
 from training.loader import Loader, Position
-from training.model import HybridLM, StreamLosses
+from training.losses import StreamLosses
+from training.model import HybridLM
 from training.packing import PADDING, Batch, Piece, collate
 
 

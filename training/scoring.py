@@ -66,17 +66,20 @@ def label_log_probs(model: HybridLM, batch: Batch, restrict: bool) -> Tensor:
     hidden = model.batch_hidden(batch)
     labels = torch.from_numpy(batch.labels).to(hidden.device)
     found = torch.zeros(labels.shape, dtype=torch.float64, device=hidden.device)
+    speech = model.speech_logits(hidden)
+    # Rows that are predicted from the others of their position have no single distribution: their labels' losses are all there is.
+    losses = model.label_losses(batch).losses if 1 + len(speech) < len(model.rows) else None
     for r, row in enumerate(model.rows):
         there = labels[..., r] != IGNORE
         if not there.any():
             continue
-        target, states = labels[..., r][there], hidden[there]
-        logits = [model.text_log_probs(states)] if r == 0 else model.speech_logits(states)[r - 1 : r]
-        if not logits:
-            # A row that is predicted from the others of its position: there is no single distribution to be had for it.
-            found[..., r][there] = -model.label_losses(batch).losses[..., r][there].double()
+        if r > len(speech):
+            assert losses is not None
+            found[..., r][there] = -losses[..., r][there].double()
             continue
-        scores = logits[0].float().log_softmax(-1)
+        target = labels[..., r][there]
+        logits = model.text_log_probs(hidden[there]) if r == 0 else speech[r - 1][there]
+        scores = logits.float().log_softmax(-1)
         picked = scores.gather(-1, target[:, None])[:, 0]
         if restrict:
             picked = picked - scores[:, : row.size].logsumexp(-1).where(target < row.size, 0.0)

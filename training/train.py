@@ -33,8 +33,9 @@ from training.layouts import make
 from training.loader import Loader, check_cards, open_corpora
 from training.log import Log, StepLog, heldout_line, peak_memory, step_line
 from training.lora import is_adapter
+from training.losses import StreamLosses
 from training.mixing import Mixture, ahead
-from training.model import HybridLM, StreamLosses, load_trunk
+from training.model import HybridLM, load_trunk
 from training.options import GaussianOptions, TrainOptions
 from training.packing import Batch
 from training.reader import Corpus

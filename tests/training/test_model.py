@@ -13,7 +13,8 @@ from tests.training.conftest import CARDS
 from training.layouts import CodecLayoutOptions, LayoutOptions, TasteLayoutOptions, make
 from training.layouts.base import IGNORE
 from training.loader import Loader
-from training.model import HybridLM, StreamLosses, load_trunk
+from training.losses import StreamLosses
+from training.model import HybridLM, load_trunk
 from training.options import TrainOptions
 from training.packing import Batch, collate, pack
 from training.reader import Corpus

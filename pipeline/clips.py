@@ -14,7 +14,7 @@ from pipeline import files
 from pipeline.config import Config
 from pipeline.inspect import read_rows
 from pipeline.plan import PlanOptions, make_plan
-from pipeline.prepare import prepare
+from pipeline.prepare import prepare, token_stages
 from pipeline.sources import find_sources
 from pipeline.speak import codec_options
 from pipeline.store import Store
@@ -25,14 +25,11 @@ from training.checkpoint import Checkpoint
 from training.loader import check_cards
 from training.reader import Corpus
 from transforms.align.stage import Align
-from transforms.codec.stage import Codec
 from transforms.decode import Decode
 from transforms.dialogue.speak import Speak, SpeakOptions
 from transforms.segment import Segment
 from transforms.stage import Stage
-from transforms.taste.stage import Taste
 from transforms.transcribe.stage import Transcribe
-from transforms.units.stage import Units
 
 Words = Literal["none", "given", "asr"]
 Row = dict[str, Any]
@@ -131,13 +128,7 @@ def _stages(run: Checkpoint, config: Config, words: Words) -> list[Stage]:
     stages: list[Stage] = [Segment(config.segment, texts_given=words == "given")]
     if words != "none":
         stages += [Transcribe(config.transcribe), Align(config.align)]
-    if config.units is not None:
-        stages.append(Units(config.units))
-    if config.codec is not None:
-        stages.append(Codec(config.codec))
-    if config.taste is not None:
-        stages.append(Taste(config.taste))
-    return stages
+    return stages + token_stages(config)
 
 
 def _recorded(clips: Sequence[Clip], folder: Path, language: str, config: Config) -> list[Block]:

@@ -69,7 +69,12 @@ def common_stages(config: Config) -> list[Stage]:
         stages.append(Speaker(config.speaker))
     if config.label is not None:
         stages.append(Label(config.label))
-    stages.append(Filter(config.filter, config.align.backend))
+    return [*stages, Filter(config.filter, config.align.backend), *token_stages(config)]
+
+
+def token_stages(config: Config) -> list[Stage]:
+    """The tokenizers that the config has a section for."""
+    stages: list[Stage] = []
     if config.units is not None:
         stages.append(Units(config.units))
     if config.codec is not None:

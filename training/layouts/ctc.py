@@ -8,7 +8,7 @@ So the sequence is text alone, and the units are its `ctc_targets`. Blank is a s
 from what a decoder makes of the copies (training/ctc.py).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -16,7 +16,6 @@ from pydantic import Field
 
 from schemas import Tokenizer
 from training.layouts.base import Example, Parts, Script, Sequence, Vocabulary
-from training.layouts.stream import WORDS_PER_S, Stream, join
 from training.layouts.units import UnitLayout, UnitLayoutOptions
 
 
@@ -65,11 +64,7 @@ class CtcLayout(UnitLayout):
 
     def apply(self, example: Example) -> Sequence:
         targets = self.targets(example)
-        stream = Stream(self.rows)
-        stream.mark(0, "bos", learnt=False)
-        stream.put(0, join(example.words))
-        stream.mark(0, "eos")
-        laid = stream.sequence(example, dropped=len(self.units(example)) if targets is None else 0)
+        laid = self.text_stream(example).sequence(example, dropped=len(self.units(example)) if targets is None else 0)
         laid.ctc_targets = targets
         return laid
 
@@ -79,9 +74,4 @@ class CtcLayout(UnitLayout):
 
     def prompt(self, example: Example, max_s: float) -> Script:
         """Text is continued; what it sounds like is read off the states when it has ended."""
-        return Script(lambda script: self._go_on(script, example, round(max_s * WORDS_PER_S)))
-
-    def _go_on(self, script: Script, example: Example, n: int) -> Iterator[np.ndarray]:
-        yield self.mark(0, "bos")
-        yield from self.force(0, join(example.words))
-        yield from self.go_on(script, 0, n, "eos")
+        return self.text_prompt(example, max_s)

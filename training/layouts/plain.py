@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from training.layouts.base import Example, LayoutOptions, Parts, Script, Sequence
-from training.layouts.stream import WORDS_PER_S, Stream, StreamLayout, join
+from training.layouts.stream import Stream, StreamLayout
 from training.layouts.units import UnitLayout, UnitLayoutOptions
 
 
@@ -31,22 +31,13 @@ class TextLayout(StreamLayout):
     specials = (("bos", "eos"),)
 
     def apply(self, example: Example) -> Sequence:
-        stream = Stream(self.rows)
-        stream.mark(0, "bos", learnt=False)
-        stream.put(0, join(example.words))
-        stream.mark(0, "eos")
-        return stream.sequence(example)
+        return self.text_stream(example).sequence(example)
 
     def kept(self, example: Example) -> Parts:
         return Parts(example.words, self.no_codes())
 
     def prompt(self, example: Example, max_s: float) -> Script:
-        return Script(lambda script: self._go_on(script, example, round(max_s * WORDS_PER_S)))
-
-    def _go_on(self, script: Script, example: Example, n: int) -> Iterator[np.ndarray]:
-        yield self.mark(0, "bos")
-        yield from self.force(0, join(example.words))
-        yield from self.go_on(script, 0, n, "eos")
+        return self.text_prompt(example, max_s)
 
 
 class UnitsLayoutOptions(UnitLayoutOptions):

@@ -78,7 +78,24 @@ class StreamLayout(Layout):
         units = tokens[1] if self.kinds[:1] == ("units",) else np.zeros(0, dtype=np.int64)
         return Parts(self.vocabulary.split(tokens[0]), self.no_codes(), units)
 
+    def text_stream(self, example: Example) -> Stream:
+        """BOS, the words, EOS."""
+        stream = Stream(self.rows)
+        stream.mark(0, "bos", learnt=False)
+        stream.put(0, join(example.words))
+        stream.mark(0, "eos")
+        return stream
+
+    def text_prompt(self, example: Example, max_s: float) -> Script:
+        """The beginning of such a stream, to be continued."""
+        return Script(lambda script: self._say_text(script, example, round(max_s * WORDS_PER_S)))
+
     # What follows is for sampling: generators of positions, for a Script.
+
+    def _say_text(self, script: Script, example: Example, n: int) -> Iterator[np.ndarray]:
+        yield self.mark(0, "bos")
+        yield from self.force(0, join(example.words))
+        yield from self.go_on(script, 0, n, "eos")
 
     def one(self, row: int, token: int) -> np.ndarray:
         """A position `[R]` that holds one id."""

@@ -21,6 +21,7 @@ from transforms.codec.mel import save_network
 from transforms.codec.network import STACK, MelCodecNetwork
 from transforms.options import Options
 from transforms.resample import resample
+from transforms.schedule import warm_cosine
 
 _HELDOUT_EVERY = 40
 """One utterance in so many, by its id, is kept out of fitting and measured."""
@@ -176,7 +177,7 @@ def train(
     shares = torch.from_numpy(lengths / lengths.sum())
     parameters = [*network.parameters(), *(head.parameters() if head else [])]
     optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, options.steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, options.steps))
     network.train()
     started = time.perf_counter()
     errors: list[float] = []
@@ -270,8 +271,3 @@ def _louder(log_mel: Tensor, gain_db: float, generator: torch.Generator) -> Tens
     """Each item of `[B, 80, M]` by as many dB, up or down."""
     gain = (torch.rand(len(log_mel), 1, 1, generator=generator) * 2 - 1) * gain_db
     return (log_mel + gain * (math.log(10) / 20)).clamp(min=math.log(melspec.FLOOR))
-
-
-def _rate(step: int, steps: int) -> float:
-    """The learning rate's factor: linear warm-up over 100 steps, cosine to 2 % of the peak."""
-    return min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))

@@ -94,11 +94,14 @@ def fit(
         if mode == "quantised" and (step == 0 or modes[step - 1] != mode):
             trainer.start_quantiser(train)
         lines.add(step + 1, mode, trainer.step(draws[step], mode))
-        if step + 1 == len(modes) or modes[step + 1] != mode:
-            figures[mode] = trainer.evaluate(heldout, mode)
-            say(f"held out, {mode}: {figures[mode]}")
-        if mode == "quantised" and options.evaluate_every and is_look(step, len(modes), options):
-            best = better(best, trainer, step + 1, trainer.evaluate(heldout, mode), say)
+        ends = step + 1 == len(modes) or modes[step + 1] != mode
+        looks = mode == "quantised" and options.evaluate_every and is_look(step, len(modes), options)
+        scored = trainer.evaluate(heldout, mode) if ends or looks else {}
+        if ends:
+            figures[mode] = scored
+            say(f"held out, {mode}: {scored}")
+        if looks:
+            best = better(best, trainer, step + 1, scored, say)
         if (step + 1) % options.save_every == 0 or step + 1 == len(modes):
             progress.write(
                 path, {"identity": identity, "step": step + 1, "figures": figures, "best": best, **trainer.state()}

@@ -1,6 +1,5 @@
 """Fit the network from units, word codes and a voice to log-mel frames."""
 
-import math
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,6 +14,7 @@ from schemas import Utterance
 from transforms.codec import melspec
 from transforms.options import Options
 from transforms.resample import resample
+from transforms.schedule import warm_cosine
 from transforms.taste.examples import word_ends
 from transforms.taste.fit import voice
 from transforms.taste.model import read_card
@@ -175,7 +175,7 @@ def _train(network: SoundNetwork, clips: list[Clip], options: FitSoundOptions, s
     generator = torch.Generator().manual_seed(options.seed)
     shares = torch.tensor([float(len(clip.units)) for clip in clips])
     optimizer = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, options.steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, options.steps))
     network.train()
     started, errors = time.perf_counter(), []
     for step in range(1, options.steps + 1):
@@ -224,8 +224,3 @@ def measure(network: SoundNetwork, clips: list[Clip], with_codes: bool) -> float
         total += float((made - clip.mel.float()).abs().sum())
         count += clip.mel.numel()
     return round(total / count, 4)
-
-
-def _rate(step: int, steps: int) -> float:
-    """The learning rate's factor: linear warm-up over 100 steps, cosine to 2 % of the peak."""
-    return min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))

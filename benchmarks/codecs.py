@@ -7,6 +7,7 @@ CODEC: some of the rows only, by how their names begin. Speeds are seconds of au
 
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jiwer
@@ -76,17 +77,15 @@ def vocoded(found: list[Clip]) -> Run:
     return run
 
 
-def word_error_rate(found: list[Clip], heard: list[np.ndarray], recogniser: Transcribe) -> float:
+def word_error_rate(texts: Sequence[str], heard: Sequence[np.ndarray], recogniser: Transcribe) -> float:
+    """Of what is understood of sounds `[n]` at 16 kHz, in which English texts are said."""
     block = Block(0, RATE_HZ)
-    block.utterances = [
-        Utterance(clip.line["id"], -1, 0, len(samples), samples, RATE_HZ)
-        for clip, samples in zip(found, heard, strict=True)
-    ]
+    block.utterances = [Utterance(str(i), -1, 0, len(samples), samples, RATE_HZ) for i, samples in enumerate(heard)]
     recogniser(block)
-    said = {clip.line["id"]: normalize(clip.line["text"], "en") for clip in found}
     # What was rejected for want of words counts as all words missed.
     understood = {u.source: normalize(u.text, "en") for u in block.utterances}
-    return jiwer.wer(list(said.values()), [understood.get(name, "") for name in said])
+    said = [normalize(text, "en") for text in texts]
+    return jiwer.wer(said, [understood.get(str(i), "") for i in range(len(said))])
 
 
 def intelligibility(found: list[Clip], heard: list[np.ndarray]) -> float:
@@ -116,7 +115,7 @@ def main() -> None:
             runs[name] = coded(found, options.model_copy(update={"model": args.mel}) if own else options)
     rows = []
     for name, run in runs.items():
-        wer = word_error_rate(found, run.heard, recogniser)
+        wer = word_error_rate([clip.line["text"] for clip in found], run.heard, recogniser)
         speed = [f"{seconds / s:.1f}" if s else "" for s in (run.encode_s, run.decode_s)]
         rows.append([name, run.kbit_per_s, f"{wer:.1%}", f"{intelligibility(found, run.heard):.3f}", *speed])
     print(table(["codec", "kbit/s", "WER", "STOI", "encode, x real time", "decode, x real time"], rows))

@@ -10,15 +10,14 @@ import itertools
 from collections import defaultdict
 from typing import NamedTuple
 
-import jiwer
 import numpy as np
 import torch
 
+from benchmarks.codecs import word_error_rate
 from benchmarks.common import machine, table
 from pipeline.fit import utterances
-from schemas import Block, Utterance
+from schemas import Utterance
 from transforms.espeak import speak
-from transforms.normalize import normalize
 from transforms.resample import resample
 from transforms.taste.aggregator import FRAME_HZ, RATE_HZ
 from transforms.taste.examples import heldout_speakers, word_ends
@@ -62,14 +61,8 @@ def consistency(found: list[Again]) -> list[str]:
 
 def error_rate(heard: list[tuple[str, np.ndarray, int]], recogniser: Transcribe) -> str:
     """Word error rate of (text, samples, rate) by the recogniser."""
-    block = Block(0, RATE_HZ)
-    for number, (_, samples, rate_hz) in enumerate(heard):
-        sound = resample(samples, rate_hz, RATE_HZ)
-        block.utterances.append(Utterance(f"{number}", -1, 0, len(sound), sound, RATE_HZ))
-    recogniser(block)
-    understood = {u.source: normalize(u.text, "en") for u in block.utterances}
-    said = [normalize(text, "en") for text, _, _ in heard]
-    return f"{jiwer.wer(said, [understood.get(str(n), '') for n in range(len(said))]):.1%}"
+    sounds = [resample(samples, rate_hz, RATE_HZ) for _, samples, rate_hz in heard]
+    return f"{word_error_rate([text for text, _, _ in heard], sounds, recogniser):.1%}"
 
 
 def reconstruct(speech: Speech, kept: list[Utterance], n_heard: int) -> str:

@@ -9,7 +9,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import files
-from pipeline.runners import complete, value_of, watched
+from pipeline.runners import complete, value_of
 from pipeline.store import Store
 from schemas.errors import UserError
 from transforms.units.fit import FitUnitsOptions
@@ -93,7 +93,7 @@ def fit_units_of(corpus: str, options: FitUnitsOptions, beam_args: Sequence[str]
 
     Raises UserError: too little data, a remote runner with a local file to write, or what a worker raised.
     """
-    from pipeline.graph import told
+    from pipeline.graph import finish
 
     commits = Store(corpus).commits()
     seconds = sum(commit.seconds_kept for commit in commits.values())
@@ -115,13 +115,9 @@ def fit_units_of(corpus: str, options: FitUnitsOptions, beam_args: Sequence[str]
             | "k-means" >> beam.ParDo(_Write(options, out, figures))
         )
         try:
-            with watched(engine):
-                pipeline.run().wait_until_finish()
-        except Exception as error:
-            message = told(error)
-            if message is None:
-                raise
-            raise UserError(f"{corpus}: {message}") from error
+            finish(pipeline, engine)
+        except UserError as error:
+            raise UserError(f"{corpus}: {error}") from error
         *lines, fitted = files.read(figures).decode().split("\n")
     for line in lines:
         say(line)

@@ -60,6 +60,11 @@ def run(
     for stage in stages:
         planned = planned | Apply(stage)
     _ = planned | "commit" >> beam.ParDo(_CommitDoFn(out, fingerprints, formats))
+    finish(pipeline, beam_args)
+
+
+def finish(pipeline: beam.Pipeline, beam_args: Sequence[str]) -> None:
+    """Run a pipeline to its end. Raises UserError where a worker raised one, and otherwise what Beam raises."""
     logger, quiet = logging.getLogger("apache_beam.runners.common"), _Quiet()
     logger.addFilter(quiet)
     try:

@@ -1,7 +1,7 @@
 """A small text LM with a real tokenizer, and small corpora written by the pipeline's own store."""
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,17 @@ CARDS = {
     "units": Tokenizer("units", "test-units", "5ea", 16000, 640, (24,), "floor"),
 }
 RATE_HZ = 16000
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """So that results do not depend on how many cores there are, and small products are not shared out."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Units read off the text's states by CTC: the loss, its way through packing and processes, and what is read in the end."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,6 @@ from training.text import load_text
 from training.train import train
 
 Write = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def settings(**changed: Any) -> TrainOptions:

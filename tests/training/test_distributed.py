@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,6 @@ from training.train import train
 Write = Callable[..., Path]
 ROOT = Path(__file__).parents[2]
 LORA = {"lora": {"rank": 4, "alpha": 8, "dropout": 0.0}, "depth": {"kind": "csm", "layers": 1, "width": 16, "heads": 2}}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def torchrun(settings: Any, trunk: Path, out: Path, *corpora: Path, n: int = 2) -> str:

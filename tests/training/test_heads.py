@@ -1,6 +1,6 @@
 """What can be put around the trunk: fusion, depth transformers, heads for continuous targets, LoRA, the frozen trunk."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,6 @@ from training.train import make_optimizer, make_trained, train
 
 Write = Callable[..., Path]
 SMALL = {"kind": "moshi", "layers": 1, "width": 16, "heads": 2}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def settings(**changed: Any) -> TrainOptions:

@@ -1,11 +1,10 @@
 """Every layout through the whole loop: a corpus read, laid out, packed, trained on for some steps, saved, and sampled from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from pipeline.store import Store
 from schemas import Block
@@ -21,14 +20,6 @@ from training.text import load_text
 from training.train import train
 
 DIALOGUES = ("speechgpt", "moshi")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def write_dialogues(folder: Path, sentences: list[str], n: int = 6, **columns: object) -> Path:

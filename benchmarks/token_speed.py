@@ -1,14 +1,17 @@
-"""What one pass over the audio for several stages, and batches by length, save: `python -m benchmarks.token_speed [CLIPS]`."""
+"""What one pass over the audio for several stages, and batches by length, save.
 
-import sys
+python -m benchmarks.token_speed [CLIPS]
+"""
+
+import argparse
 import tempfile
 import time
 from collections.abc import Callable
 
 import numpy as np
 
+from benchmarks.common import clips
 from schemas import Block, Utterance, Word
-from tests.conftest import read_clips
 from transforms.batching import map_batches
 from transforms.codec.stage import Codec, CodecOptions
 from transforms.taste.stage import Taste, TasteOptions
@@ -20,10 +23,11 @@ from transforms.whisper_model import encoder_pass, load_whisper
 def block_of(count: int) -> Block:
     """Clips of LibriSpeech test-other with their texts; the words' times do not matter to the stages here."""
     spoken = []
-    for i, clip in enumerate(read_clips("librispeech-test-other.jsonl", count)):
-        words = [Word(text, 0.0, 0.0, 0.0, "given") for text in clip.text.lower().split()]
+    for i, clip in enumerate(clips("librispeech-test-other.jsonl", count)):
+        text = clip.line["text"]
+        words = [Word(word, 0.0, 0.0, 0.0, "given") for word in text.lower().split()]
         spoken.append(
-            Utterance(str(i), -1, 0, len(clip.samples), clip.samples, 16000, text=clip.text, words=words, language="en")
+            Utterance(str(i), -1, 0, len(clip.samples), clip.samples, 16000, text=text, words=words, language="en")
         )
     return Block(0, 16000, utterances=spoken)
 
@@ -114,4 +118,6 @@ def batching(block: Block, seconds: float, row: Callable[[str, float], None]) ->
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 60)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clips", metavar="CLIPS", type=int, nargs="?", default=60, help="how many (default 60)")
+    main(parser.parse_args().clips)

@@ -99,9 +99,11 @@ brackets is given and not learnt; a dot is nothing.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpora", nargs=2, metavar=("CORPUS", "DIALOGUES"))
+    parser.add_argument("corpus", metavar="CORPUS")
+    parser.add_argument("dialogues", metavar="DIALOGUES")
     arguments = parser.parse_args()
-    sections = [section(options, names, arguments.corpora) for options, names in by_class().items()]
+    corpora = [arguments.corpus, arguments.dialogues]
+    sections = [section(options, names, corpora) for options, names in by_class().items()]
     table = ["| layout | system | needs | rows | steps a second |", "|---|---|---|---|---|"]
     table += [row for rows, _ in sections for row in rows]
     sys.stdout.write("\n".join([HEAD, *table, "", *(text for _, text in sections)]))

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.disk import Disk, failing
-from tests.training.conftest import sentences, trunk, write_corpus  # noqa: F401
-from tests.training.test_train import one_thread, options, steps_of  # noqa: F401
+from tests.training.conftest import one_thread, sentences, trunk, write_corpus  # noqa: F401
+from tests.training.test_train import options, steps_of
 from training import checkpoint as checkpoints
 from training import saving
 from training.checkpoint import load, newest, save

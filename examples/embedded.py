@@ -2,16 +2,22 @@
 
 python -m examples.embedded [--work FOLDER] [units] [codec] [taste] [align] [chars] [overlap]
 
-Data: speechocean762's training set (2,500 sentences, 2.9 h, 125 speakers; CC BY 4.0), in the folder beside the project. On two
-cores without a GPU: some minutes for the corpus and the units, and on one core each a quarter of an hour for the codec and half
-an hour for TASTE; the aligner's phone classifier takes some 8 minutes, its head of letters 15, the overlap detector 2.
+Data: speechocean762's training set (2,500 sentences, 2.9 h, 125 speakers; CC BY 4.0), in the folder beside the project; for the
+codec also the sentences that `examples.readings` reads aloud first, some three quarters of an hour. On two cores without a GPU:
+some minutes for the corpus and the units, and on one core each a quarter of an hour for the codec and half an hour for TASTE;
+the aligner's phone classifier takes some 8 minutes, its head of letters 15, the overlap detector 2.
 """
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+from schemas import Utterance
+from transforms.resample import resample
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEECH = ROOT.parent / "shared" / "data" / "speechocean762-train.jsonl"
@@ -35,8 +41,12 @@ RECIPES = {
         "bfloat16": True,
     },
     "sound": {"steps": 1200, "bfloat16": True},
+    "codec": {},
 }
+READINGS = 800
+RATE_HZ = 16000
 DATA = "speechocean762 train: 2,500 sentences, 2.9 h, 125 speakers (CC BY 4.0)"
+DATA_CODEC = f"{DATA}; READINGS"
 
 
 def written(text: str) -> str:
@@ -65,6 +75,27 @@ def fit(what: str, corpus: str, out: Path) -> None:
     antiphon("fit", what, corpus, "--out", str(out), *sets)
 
 
+def codec_utterances(readings: Path) -> Iterator[Utterance]:
+    """The set's recordings and the readings at 16 kHz. The codec's fit asks for sound alone, so no corpus is made of them."""
+    import soundfile
+
+    recordings = [SPEECH.parent / json.loads(line)["audio"] for line in SPEECH.read_text().splitlines()]
+    for path in [*recordings, *sorted(readings.glob("*.flac"))]:
+        samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+        samples = resample(samples.mean(axis=1), rate_hz, RATE_HZ)
+        name = hashlib.sha256(path.name.encode()).hexdigest()[:16]
+        yield Utterance(name, -1, 0, len(samples), samples, RATE_HZ)
+
+
+def fit_codec(readings: Path, out: Path) -> None:
+    from transforms.codec import fit as codec
+
+    command = [sys.executable, "-m", "examples.readings", str(readings), "--sentences", str(READINGS)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    options = codec.FitCodecOptions(path=out, data=DATA_CODEC, **RECIPES["codec"])
+    print(codec.fit_codec(codec_utterances(readings), options, print))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("embedded"), help="takes the corpus (default ./embedded)")
@@ -82,6 +113,9 @@ def main() -> None:
     )
     corpus = str(work / "corpus")
     for what in args.what or FILES:
+        if what == "codec":
+            fit_codec(work / "readings", EMBEDDED / FILES[what])
+            continue
         # Prepared again before each fit: TASTE needs the units that were just fitted, and resuming costs nothing.
         without = ["--set", "taste=null", *(["--set", "units=null"] if what == "units" else [])]
         antiphon("prepare", str(settings), "--out", corpus, *without)

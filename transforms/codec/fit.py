@@ -1,9 +1,9 @@
 """Fit the mel codec: reconstruct log-mel crops through the quantiser."""
 
-import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from schemas import Utterance
 from transforms.codec import melspec
+from transforms.codec.augment import Augment, AugmentOptions
 from transforms.codec.distil import ContentHead, Teacher
 from transforms.codec.listen import Listener
 from transforms.codec.mel import save_network
@@ -38,6 +39,12 @@ class FitCodecOptions(Options):
     """Codebooks."""
     size: int = 2048
     """Codes in each."""
+    channels: int = 192
+    """Width of the encoder and of the decoder."""
+    encoder_blocks: int = 3
+    decoder_blocks: int = 4
+    expansion: int = 2
+    """Of a block's inner layer, in widths."""
     steps: int = 3000
     """Steps in all."""
     steps_plain: int = 300
@@ -64,8 +71,10 @@ class FitCodecOptions(Options):
     """Share of the steps, the last ones, that have that loss; it takes twice the time of all the rest."""
     heard_crops: int = Field(default=4, ge=1)
     """Crops of a step that it is taken on."""
-    gain_db: float = Field(default=6.0, ge=0)
-    """Crops are made louder or softer by up to this, so that the codec does not depend on how loud a recording is."""
+    augment: AugmentOptions = AugmentOptions()
+    """Other voices, rooms and microphones than those of the data."""
+    bfloat16: bool = False
+    """Multiply in bfloat16 but for the quantiser, which processors with instructions for it do about twice as fast."""
     content_blocks: int = Field(default=0, ge=0)
     """Blocks of a branch of the encoder that the first codebook codes alone, as in Mimi: more content in it, and less sound in
     all of them. 0: all codebooks code one vector, as in SpeechTokenizer."""
@@ -125,7 +134,13 @@ def fit_codec(utterances: Iterable[Utterance], options: FitCodecOptions, say: Ca
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
         network = MelCodecNetwork(
-            levels=options.levels, size=options.size, content_blocks=options.content_blocks if teacher else 0
+            channels=options.channels,
+            encoder_blocks=options.encoder_blocks,
+            decoder_blocks=options.decoder_blocks,
+            expansion=options.expansion,
+            levels=options.levels,
+            size=options.size,
+            content_blocks=options.content_blocks if teacher else 0,
         )
         head = ContentHead(network.shape["channels"], torch.cat([h.states for h in fitted])) if teacher else None
     frames = torch.cat([heard.mel.float() for heard in fitted], dim=1)
@@ -173,6 +188,8 @@ def train(
 ) -> None:
     """Fit in place: first without quantiser, then codebooks from k-means, which follow the encoder from there on."""
     generator = torch.Generator().manual_seed(options.seed)
+    augment = Augment(options.augment, generator)
+    autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=options.bfloat16)
     lengths = np.array([h.mel.shape[1] for h in heard], dtype=np.float64)
     shares = torch.from_numpy(lengths / lengths.sum())
     parameters = [*network.parameters(), *(head.parameters() if head else [])]
@@ -185,15 +202,18 @@ def train(
     unlike: list[float] = []
     for step in range(1, options.steps + 1):
         batch, states = _crops(heard, shares, options.batch, options.crop_frames, generator)
-        batch = _louder(batch, options.gain_db, generator)
-        latent = network.latent(batch)
+        batch = augment(batch)
+        with autocast():
+            latent = network.latent(batch)
+        latent = latent.float()
         if step <= options.steps_plain:
             quantised, first = network.unquantised(latent)
             commitment = latent.new_zeros(())
         else:
             keep = _kept(options, generator)
             quantised, first, commitment = network.quantise(latent, keep, generator)
-        restored = network.restore(quantised)
+        with autocast():
+            restored = network.restore(quantised).float()
         difference = (restored - batch) / network.deviation[:, None]
         # Absolute error keeps edges sharp, squared error large deviations away.
         loss = difference.abs().mean() + 0.5 * difference.square().mean() + options.commitment_weight * commitment
@@ -203,7 +223,8 @@ def train(
             loss = loss + options.distil_weight * distance
         if listener and step > (1 - options.heard_share) * options.steps:
             some = slice(options.heard_crops)
-            heard_distance = listener.distance(restored[some], batch[some])
+            with autocast():
+                heard_distance = listener.distance(restored[some], batch[some])
             unlike.append(heard_distance.item())
             loss = loss + options.heard_weight * heard_distance
         optimizer.zero_grad()
@@ -215,7 +236,7 @@ def train(
         if step == options.steps_plain:
             with torch.no_grad():
                 seen, _ = _crops(heard, shares, 40 * options.batch, options.crop_frames, generator)
-                network.initialise(network.latent(seen), generator)
+                network.initialise(network.latent(augment(seen)), generator)
         if step % options.log_every == 0:
             left = (options.steps - step) * (time.perf_counter() - started) / step / 60
             cosine = f"  content {1 - np.mean(distances):.3f}" if head else ""
@@ -265,9 +286,3 @@ def _crops(
         mels.append(heard[i].mel[:, start * STACK : (start + n_frames) * STACK].float())
         states.append(heard[i].states[start : start + n_frames].float())
     return torch.stack(mels), torch.stack(states)
-
-
-def _louder(log_mel: Tensor, gain_db: float, generator: torch.Generator) -> Tensor:
-    """Each item of `[B, 80, M]` by as many dB, up or down."""
-    gain = (torch.rand(len(log_mel), 1, 1, generator=generator) * 2 - 1) * gain_db
-    return (log_mel + gain * (math.log(10) / 20)).clamp(min=math.log(melspec.FLOOR))

@@ -11,6 +11,9 @@ from transforms.taste.rvq import ResidualVQ
 STACK = 2
 """Mel frames in a codec frame."""
 
+SEARCH = 8
+"""Sums of codes that encoding follows from book to book (`ResidualVQ.search`)."""
+
 
 class Quantised(NamedTuple):
     """What a training pass through the quantisers gives; gradients pass straight through to the encoder.
@@ -172,9 +175,10 @@ class MelCodecNetwork(nn.Module):
         """Log-mel `[80, 2T]` -> int64 codes `[K, T]`."""
         latent = self.latent(log_mel[None])
         if not self.content:
-            return self.quantiser.encode(latent[0]).T
+            return self.quantiser.search(latent[0], SEARCH).T
         first = self.content_quantiser.encode(self._branch(latent)[0])
-        rest = self.quantiser.encode(latent[0] - self.content_out(self.content_quantiser.decode(first)))
+        left = latent[0] - self.content_out(self.content_quantiser.decode(first))
+        rest = self.quantiser.search(left, SEARCH)
         return torch.cat([first, rest], dim=1).T
 
     @torch.inference_mode()

@@ -147,6 +147,24 @@ def test_fitted_codecs_repeat_themselves_and_serve(tmp_path: Path, speech: list[
     assert codec.encode(resample(speech[0].samples, 16000, codec.sample_rate_hz)).max() < 16
 
 
+def test_a_fit_goes_on_from_another(tmp_path: Path, speech: list[Clip]) -> None:
+    from transforms.codec.fit import FitCodecOptions, fit_codec
+    from transforms.codec.mel import read_header
+
+    spoken = [Utterance(str(i), -1, 0, len(c.samples), c.samples, 16000) for i, c in enumerate(speech[:3])]
+    shape: dict[str, Any] = {"data": "test", "size": 16, "levels": 2, "batch": 4, "heard_weight": 0, "distil_weight": 0}
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    short = fit_codec(spoken, FitCodecOptions(path=first, steps=40, steps_plain=20, **shape), lambda _: None)
+    again = fit_codec(spoken, FitCodecOptions(path=second, start=first, steps=40, **shape), lambda _: None)
+    assert again.error < short.error
+    header = read_header(second)
+    assert header["start"] == read_header(first)
+    # No path of the machine it was fitted on.
+    assert str(tmp_path) not in str(header)
+    with pytest.raises(ValueError, match=r"has {'size': 16}, and the options {'size': 8}"):
+        fit_codec(spoken, FitCodecOptions(path=second, start=first, steps=1, **shape | {"size": 8}), lambda _: None)
+
+
 def test_chunks_of_speech_give_the_codes_of_the_whole(options: CodecOptions, speech: list[Clip]) -> None:
     """Two seconds of context: the mel codec hears half a second around each frame; Lyra carries state, and comes close."""
     whole, chunked = (Codec(options.model_copy(update={"chunk_s": chunk_s})) for chunk_s in (None, 3.0))
@@ -156,3 +174,19 @@ def test_chunks_of_speech_give_the_codes_of_the_whole(options: CodecOptions, spe
     codes = [coded(stage, *(clip.samples for clip in speech)).utterances for stage in (whole, chunked)]
     shares = [share_equal(a.codec_codes, b.codec_codes) for a, b in zip(*codes, strict=True)]  # type: ignore[arg-type]
     assert np.mean(shares) >= (0.999 if options.backend == "mel" else 0.95)
+
+
+def test_the_example_tells_how_the_embedded_codec_was_fitted() -> None:
+    import json
+
+    from safetensors import safe_open
+
+    from examples.embedded import DATA_CODEC, EMBEDDED, FILES, RECIPES
+    from transforms.codec.fit import FitCodecOptions
+
+    path = EMBEDDED / FILES["codec"]
+    with safe_open(path, framework="pt") as file:
+        card = json.loads(file.metadata()["antiphon"])
+    told = FitCodecOptions(path=path, data=DATA_CODEC, **RECIPES["codec"]).model_dump(mode="json")
+    assert card["data"] == DATA_CODEC
+    assert {name: told[name] for name in card["options"]} == card["options"]

@@ -18,7 +18,7 @@ from transforms.codec import melspec
 from transforms.codec.augment import Augment, AugmentOptions
 from transforms.codec.distil import ContentHead, Teacher
 from transforms.codec.listen import Listener
-from transforms.codec.mel import save_network
+from transforms.codec.mel import load_network, read_header, save_network
 from transforms.codec.network import STACK, MelCodecNetwork
 from transforms.options import Options
 from transforms.resample import resample
@@ -49,6 +49,9 @@ class FitCodecOptions(Options):
     """Steps in all."""
     steps_plain: int = 300
     """Steps before the codebooks are set by k-means; until then nothing is quantised."""
+    start: Path | None = None
+    """A mel codec to go on from, of the same sizes; quantised from the first step. The learning rate begins anew, and so does what
+    is thrown away after a fit: the map to the teacher's states."""
     batch: int = 16
     """Crops in a step."""
     crop_frames: int = 64
@@ -133,28 +136,23 @@ def fit_codec(utterances: Iterable[Utterance], options: FitCodecOptions, say: Ca
     # Weights start from torch's global generator, which is put back as it was.
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
-        network = MelCodecNetwork(
-            channels=options.channels,
-            encoder_blocks=options.encoder_blocks,
-            decoder_blocks=options.decoder_blocks,
-            expansion=options.expansion,
-            levels=options.levels,
-            size=options.size,
-            content_blocks=options.content_blocks if teacher else 0,
-        )
+        network = _network(options)
         head = ContentHead(network.shape["channels"], torch.cat([h.states for h in fitted])) if teacher else None
     frames = torch.cat([heard.mel.float() for heard in fitted], dim=1)
-    network.mean.copy_(frames.mean(1))
-    network.deviation.copy_(frames.std(1))
+    if not options.start:
+        network.mean.copy_(frames.mean(1))
+        network.deviation.copy_(frames.std(1))
     hours = frames.shape[1] * melspec.HOP / melspec.RATE_HZ / 3600
     del frames
     listener = Listener(options.distil_model) if options.heard_weight else None
     train(network, head, listener, long_enough, options, say)
     header: dict[str, object] = {
         "data": options.data,
-        "options": options.model_dump(mode="json", exclude={"path", "data"}),
+        "options": options.model_dump(mode="json", exclude={"path", "data", "start"}),
     }
-    save_network(network, options.path, header | ({"teacher_sha256": teacher.sha256} if teacher else {}))
+    header |= {"teacher_sha256": teacher.sha256} if teacher else {}
+    header |= {"start": read_header(options.start)} if options.start else {}
+    save_network(network, options.path, header)
     error, content, used = measure(network.eval(), head, heldout or fitted[:50])
     return FittedCodec(options.path, len(fitted), hours, error, content, used)
 
@@ -196,6 +194,7 @@ def train(
     optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, options.steps))
     network.train()
+    steps_plain = 0 if options.start else options.steps_plain
     started = time.perf_counter()
     errors: list[float] = []
     distances: list[float] = []
@@ -206,7 +205,7 @@ def train(
         with autocast():
             latent = network.latent(batch)
         latent = latent.float()
-        if step <= options.steps_plain:
+        if step <= steps_plain:
             quantised, first = network.unquantised(latent)
             commitment = latent.new_zeros(())
         else:
@@ -233,7 +232,7 @@ def train(
         optimizer.step()
         schedule.step()
         errors.append(float((difference.detach().abs() * network.deviation[:, None]).mean()))
-        if step == options.steps_plain:
+        if step == steps_plain:
             with torch.no_grad():
                 seen, _ = _crops(heard, shares, 40 * options.batch, options.crop_frames, generator)
                 network.initialise(network.latent(augment(seen)), generator)
@@ -261,6 +260,19 @@ def measure(
             cosines += len(states) * (1 - float(head.distance(network.first(codes[-1]), states.float())))
     used = tuple(len(row.unique()) for row in torch.cat(codes, dim=1))
     return total / (n_frames * STACK * melspec.N_MELS), cosines / n_frames if head else None, used
+
+
+def _network(options: FitCodecOptions) -> MelCodecNetwork:
+    """New, or the one to go on from. Raises ValueError where that is of other sizes."""
+    shape = {name: getattr(options, name) for name in ("channels", "encoder_blocks", "decoder_blocks", "expansion")}
+    shape |= {"levels": options.levels, "size": options.size}
+    shape["content_blocks"] = options.content_blocks if options.distil_weight else 0
+    if not options.start:
+        return MelCodecNetwork(**shape)
+    network = load_network(options.start)
+    if other := {name: network.shape[name] for name in shape if network.shape[name] != shape[name]}:
+        raise ValueError(f"{options.start} has {other}, and the options { ({name: shape[name] for name in other}) }")
+    return network
 
 
 def _kept(options: FitCodecOptions, generator: torch.Generator) -> Tensor:

@@ -64,6 +64,18 @@ def save_network(network: MelCodecNetwork, path: Path, header: dict[str, object]
     save_file(tensors, path, metadata={_HEADER: json.dumps(header | {"shape": network.shape}, sort_keys=True)})
 
 
+def read_header(path: Path) -> dict[str, object]:
+    """What `save_network` wrote beside the weights. Raises UserError for any other file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            header: dict[str, object] = json.loads((file.metadata() or {})[_HEADER])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise UserError(f"{path}: not a mel codec that `antiphon fit codec` wrote ({error!r})") from error
+    return header
+
+
 def load_network(path: Path) -> MelCodecNetwork:
     """Read what `save_network` wrote, as float32. Raises UserError for any other file."""
     from safetensors import SafetensorError, safe_open

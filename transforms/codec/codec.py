@@ -11,6 +11,7 @@ BACKENDS = {
     "lyra": "transforms.codec.lyra:LyraCodec",
     "transformers": "transforms.codec.transformers_codec:TransformersCodec",
     "snac": "transforms.codec.snac:SnacCodec",
+    "speechtokenizer": "transforms.codec.speechtokenizer:SpeechTokenizerCodec",
 }
 """Each is made from (model, n_codebooks): a name or path for `transforms.weights.locate`, and how many to keep, or None."""
 

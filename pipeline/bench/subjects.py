@@ -50,12 +50,13 @@ class Subject(Protocol):
 
     Attributes:
         name: as asked for. sizes: of its codebooks; empty where nothing is quantised.
-        has_sound: whether `decode` gives sound.
+        has_sound: whether `decode` gives sound. has_prefix: whether it takes the first of several codebooks alone, too.
     """
 
     name: str
     sizes: tuple[int, ...]
     has_sound: bool
+    has_prefix: bool
 
     def encode(self, utterance: Utterance) -> Tokens:
         """Raises UserError, with the reason, for a clip that it cannot code."""
@@ -143,6 +144,8 @@ class CodecSubject:
         self._codec = make_codec(options)
         self._card = card(options, self._codec)
         self.sizes = self._card.sizes
+        # The rows of several rates stand and fall together.
+        self.has_prefix = len(self.sizes) > 1 and not self._card.levels
 
     def encode(self, utterance: Utterance) -> Tokens:
         samples = resample(utterance.samples, utterance.rate_hz, self._codec.sample_rate_hz)
@@ -155,7 +158,7 @@ class CodecSubject:
 class _StageSubject:
     """A stage of the pipeline, run on one utterance at a time."""
 
-    has_sound = False
+    has_sound = has_prefix = False
 
     def __init__(self, name: str, stage: Stage) -> None:
         self.name = name
@@ -204,6 +207,7 @@ class MelSubject:
     """What the mel codec would give if its codes cost nothing."""
 
     has_sound = True
+    has_prefix = False
     sizes: tuple[int, ...] = ()
 
     def __init__(self, name: str) -> None:

@@ -36,7 +36,10 @@ class CodecModel(Protocol):
         ...
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Integers `[K, T]`, undelayed -> float32 `[T * hop]` at `sample_rate_hz`."""
+        """Integers `[k, T]` of the first k books, undelayed -> float32 `[T * hop]` at `sample_rate_hz`.
+
+        One of several rates takes all of its rows.
+        """
         ...
 
 

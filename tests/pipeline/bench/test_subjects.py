@@ -1,6 +1,7 @@
 """Names of the bench: what they mean, and what is said of those that mean nothing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,13 @@ def test_codes_are_those_of_the_stage_and_come_back_as_sound(speech: list[Clip])
     np.testing.assert_array_equal(tokens.codes, codes)
     sound, rate_hz = subject.decode(tokens)
     assert len(sound) / rate_hz == pytest.approx(clip.duration_s, abs=0.05)
+    # The first codebook alone is a codec of one.
+    assert subject.has_prefix
+    one = subjects.make("codec:n_codebooks=1")
+    assert not one.has_prefix
+    first, _ = subject.decode(replace(tokens, codes=tokens.codes[:1]))
+    np.testing.assert_array_equal(first, one.decode(one.encode(clip))[0])
+    assert np.abs(first - sound).max() > 0.01
 
 
 def test_taste_has_a_tuple_for_each_word_at_its_time(speech: list[Clip]) -> None:

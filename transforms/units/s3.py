@@ -20,6 +20,12 @@ from transforms.weights import locate
 RATE_HZ, MEL_HOP, N_MELS = 16000, 160, 128
 SIZES = {"v1": 4096, "v2": 6561, "v3": 6561}
 """Units of each version, which the graph does not say: it goes by the file's name, as in the package."""
+PUBLISHED = (
+    ("CosyVoice-300M", "speech_tokenizer_v1.onnx", 4096, 50.0),
+    ("CosyVoice-300M-25Hz", "speech_tokenizer_v1.onnx", 4096, 25.0),
+    ("CosyVoice2-0.5B", "speech_tokenizer_v2.onnx", 6561, 25.0),
+)
+"""Of which model, the file's name, units, frames a second."""
 WINDOW, OVERLAP = 3000, 400
 """Mel frames that the encoder hears at a time (30 s, what it was trained on), and how many two windows share, of which each gives
 one half: as in the package, but for what that loses where its last window ends within the one before."""

@@ -26,7 +26,7 @@ NAMES = """units, codec, taste: as `antiphon prepare` makes them
   lyra: Lyra v2
   melspec: the log-mel spectrogram through HiFi-GAN, nothing quantised: the floor of mel codecs
   original: the clips themselves, always the first row
-  a folder with a transformers codec (EnCodec, Mimi, DAC, ...), or the name of one that was pulled
+  a folder with a transformers codec (EnCodec, Mimi, DAC, ...) or SpeechTokenizer, or the name of one that was pulled
 each of the first four with settings after a colon, as in `codec:n_codebooks=2` or
 `units:model=hubert,backend=transformers,layer=9,quantizer=units.safetensors`"""
 
@@ -111,6 +111,8 @@ def _folder(name: str) -> CodecOptions:
             f"{name}: a {kind.get('model_type')} model gives units only through a quantizer; name both: "
             f"units:backend=transformers,model={name},layer=LAYER,quantizer=FILE"
         )
+    if "semantic_dimension" in kind and "n_q" in kind:
+        return CodecOptions(backend="speechtokenizer", model=name)
     return CodecOptions(backend="transformers", model=name)
 
 

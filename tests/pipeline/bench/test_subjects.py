@@ -55,6 +55,8 @@ def test_folders(tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"model_type": "encodec"}))
     assert subjects.parse(str(tmp_path)) == ("codec", CodecOptions(backend="transformers", model=str(tmp_path)))
+    config.write_text(json.dumps({"n_q": 8, "semantic_dimension": 768}))
+    assert subjects.parse(str(tmp_path)) == ("codec", CodecOptions(backend="speechtokenizer", model=str(tmp_path)))
     config.write_text(json.dumps({"model_type": "hubert", "conv_kernel": [10], "feat_extract_norm": "group"}))
     with pytest.raises(UserError, match="units:backend=transformers"):
         subjects.parse(str(tmp_path))

@@ -174,7 +174,7 @@ def generate(
     inputs = np.stack(sampler.columns)
     said, codes, units = layout.undo(inputs)
     if checkpoint.model.ctc:
-        units = checkpoint.model.read_units(inputs)
+        units = layout.units_of(checkpoint.model.read_units(inputs))
     return Generation(checkpoint.text.decode(said), codes, inputs, units, np.stack(sampler.marks))
 
 

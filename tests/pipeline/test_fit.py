@@ -95,29 +95,34 @@ def test_units_are_the_same_bytes_whatever_the_workers_and_the_order(corpus: Pat
 
 
 def test_units_are_merged_and_come_back(corpus: Path, tmp_path: Path, capsys) -> None:
-    from training.bpe import UnitBPE, word_ends
+    from training.bpe import UnitBPE
+    from training.layouts.spans import word_borders
 
-    outs = [tmp_path / "a.json", tmp_path / "b.json", tmp_path / "words.json"]
-    for out, more in zip(outs, ([], [], ["--set", "inside_words=true"]), strict=True):
+    outs = [tmp_path / f"{name}.json" for name in ("a", "b", "words", "frames")]
+    inside, repeated = ["--set", "inside_words=true"], ["--set", "deduplicate=false"]
+    for out, more in zip(outs, ([], [], inside, repeated), strict=True):
         assert main(["fit", "bpe", str(corpus), "--out", str(out), "--set", "size=560", *more]) == 0
         assert "times shorter than the units" in capsys.readouterr().out
     assert outs[0].read_bytes() == outs[1].read_bytes()
-    free, kept = UnitBPE.load(outs[0]), UnitBPE.load(outs[2])
+    free, kept, frames = (UnitBPE.load(outs[i]) for i in (0, 2, 3))
     assert (free.size, free.inside_words, kept.inside_words) == (560, False, True)
+    assert (free.deduplicated, frames.deduplicated) == (True, False)
     lengths = []
     for row in read_rows(str(corpus)):
         units, run_lengths = np.array(row["units"]), np.array(row["unit_run_lengths"])
-        ends = word_ends(run_lengths, [w["end_s"] for w in row["words"]], 50.0)
-        for made, cuts in ((free, []), (kept, ends)):
+        starts_s, ends_s = (np.array([w[at] for w in row["words"]]) for at in ("start_s", "end_s"))
+        ends = word_borders(starts_s, ends_s, run_lengths, 50.0).tolist()
+        for made, cuts in ((free, []), (frames, []), (kept, ends)):
             tokens = made.encode(units, run_lengths, cuts)
             back = made.decode(tokens)
             np.testing.assert_array_equal(back.units, units)
             np.testing.assert_array_equal(back.run_lengths, run_lengths)
             lengths.append((len(tokens.ids), len(units)))
+        assert lengths[-2][0] < run_lengths.sum()
         # No token lies on both sides of the end of a word.
         starts = np.cumsum([0, *(len(kept.spelled[i]) for i in tokens.ids)])
         assert set(ends) <= set(starts.tolist())
-    n_tokens, n_units = np.array(lengths)[::2].sum(axis=0)
+    n_tokens, n_units = np.array(lengths)[::3].sum(axis=0)
     assert n_tokens < 0.95 * n_units
     assert main(["fit", "bpe", str(corpus), "--out", str(outs[0]), "--set", "size=20"]) == 2
     assert "20 tokens are fewer than the 500 units" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from training.layouts.csm import CsmLayout, CsmLayoutOptions
 from training.layouts.ctc import CtcLayout, CtcLayoutOptions
 from training.layouts.groups import GroupLayout, GroupLayoutOptions
 from training.layouts.interleave import InterleaveLayout, InterleaveLayoutOptions
+from training.layouts.merged import merged
 from training.layouts.moshi import MoshiLayout, MoshiLayoutOptions
 from training.layouts.orders import DelayLayout, DelayLayoutOptions, FlatLayout, FlatLayoutOptions
 from training.layouts.pairs import AudioLMLayout, AudioLMLayoutOptions, StepLayout, StepLayoutOptions
@@ -20,6 +21,7 @@ from training.layouts.plain import TextLayout, TextLayoutOptions, UnitsLayout, U
 from training.layouts.rows import KimiLayout, KimiLayoutOptions, MiniOmniLayout, MiniOmniLayoutOptions
 from training.layouts.taste import TasteLayout, TasteLayoutOptions
 from training.layouts.text_speech import TextSpeechLayout, TextSpeechLayoutOptions
+from training.layouts.units import UnitLayout, UnitLayoutOptions
 
 AnyLayoutOptions = (
     TasteLayoutOptions
@@ -71,7 +73,10 @@ NAMES: dict[str, type[LayoutOptions]] = {
 
 
 def make(options: LayoutOptions, vocabulary: Vocabulary, cards: Mapping[str, Tokenizer]) -> Layout:
-    """The layout that the options name. Raises UserError, naming the stage to run, where the corpus lacks its stream."""
+    """The layout that the options name, on merged units where they say so.
+
+    Raises UserError where the corpus lacks its stream, naming the stage to run, or the merges are not of its units.
+    """
     layout = LAYOUTS[type(options)]
     for kind in layout.kinds:
         if kind not in cards:
@@ -80,6 +85,9 @@ def make(options: LayoutOptions, vocabulary: Vocabulary, cards: Mapping[str, Tok
                 f"layout {options.name} needs the {kind} stream, and the corpus has {have}: "
                 f"prepare it with the section `{kind}` in the config"
             )
+    if isinstance(options, UnitLayoutOptions) and options.bpe:
+        assert issubclass(layout, UnitLayout)
+        return merged(layout, options, vocabulary, cards)
     return layout(options, vocabulary, cards)
 
 

@@ -276,6 +276,10 @@ class Layout(abc.ABC):
     def undo(self, inputs: np.ndarray) -> Parts:
         """What is in inputs `[S, R]`: the inverse of `apply`, for sampled inputs too."""
 
+    def units_of(self, ids: np.ndarray) -> np.ndarray:
+        """The units that ids of the row of units stand for: themselves, where they are not merged."""
+        return ids
+
     def kept(self, example: Example) -> Parts:
         """What of an example its sequence holds, and so what `undo` gives back. All of it, but in layouts that choose."""
         return Parts(example.words, example.codes, example.units)

@@ -11,6 +11,7 @@ BACKENDS = {
     "lyra": "transforms.codec.lyra:LyraCodec",
     "transformers": "transforms.codec.transformers_codec:TransformersCodec",
     "snac": "transforms.codec.snac:SnacCodec",
+    "speechtokenizer": "transforms.codec.speechtokenizer:SpeechTokenizerCodec",
 }
 """Each is made from (model, n_codebooks): a name or path for `transforms.weights.locate`, and how many to keep, or None."""
 
@@ -35,7 +36,10 @@ class CodecModel(Protocol):
         ...
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Integers `[K, T]`, undelayed -> float32 `[T * hop]` at `sample_rate_hz`."""
+        """Integers `[k, T]` of the first k books, undelayed -> float32 `[T * hop]` at `sample_rate_hz`.
+
+        One of several rates takes all of its rows.
+        """
         ...
 
 

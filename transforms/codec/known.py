@@ -28,4 +28,5 @@ CODECS = (
     Known("transformers", "descript/dac_16khz", 50.0, 12, 1024, "DAC; also dac_24khz and dac_44khz"),
     Known("transformers", "hf-audio/xcodec-hubert-librispeech", 50.0, 8, 1024, "X-codec: a HuBERT inside"),
     Known("snac", "hubertsiuzdak/snac_24khz", 24000 / 2048, 7, 4096, "SNAC; levels of 1, 2 and 4 codes in a frame"),
+    Known("speechtokenizer", "fnlp/SpeechTokenizer", 50.0, 8, 1024, "its folder; the first codebook carries content"),
 )

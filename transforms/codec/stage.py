@@ -20,9 +20,9 @@ from transforms.weights import locate
 class CodecOptions(Options):
     """Codec codes, `[K, T]`: sound in a form that can be turned back into sound."""
 
-    backend: Literal["mel", "lyra", "transformers", "snac"] = "mel"
-    """"mel" (the project's own, 1.7 kbit/s), "lyra" (Lyra v2), "transformers" (EnCodec, Mimi, DAC, X-codec) or "snac" (its own
-    package)."""
+    backend: Literal["mel", "lyra", "transformers", "snac", "speechtokenizer"] = "mel"
+    """"mel" (the project's own, 1.7 kbit/s), "lyra" (Lyra v2), "transformers" (EnCodec, Mimi, DAC, X-codec), "snac" or
+    "speechtokenizer" (packages of their own)."""
     model: str = "antiphon-codec"
     """The codec's weights: a name ("antiphon-codec", "lyra") or a path."""
     n_codebooks: int | None = None

@@ -1,9 +1,10 @@
 """What a codec must offer."""
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from schemas import Latents
 from schemas.errors import UserError
 
 BACKENDS = {
@@ -36,6 +37,33 @@ class CodecModel(Protocol):
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Integers `[K, T]`, undelayed -> float32 `[T * hop]` at `sample_rate_hz`."""
+        ...
+
+
+class Encoded(NamedTuple):
+    """What a codec with continuous latents makes of sound.
+
+    Attributes:
+        codes: integers `[K, T]`, the same as `encode` gives; None where there are no codebooks.
+        latents: float32 `[T, d]`. variance: float32 `[T, d]`, of a VAE's posterior; None where the model does not give it.
+    """
+
+    codes: np.ndarray | None
+    latents: np.ndarray
+    variance: np.ndarray | None = None
+
+
+class ContinuousCodec(CodecModel, Protocol):
+    """A codec whose continuous latents can be had, and turned back into sound."""
+
+    latents: Latents
+
+    def encode_latents(self, samples: np.ndarray) -> Encoded:
+        """float32 `[n]` at `sample_rate_hz` -> codes and latents of its ceil(n / hop) frames, in one pass."""
+        ...
+
+    def decode_latents(self, latents: np.ndarray) -> np.ndarray:
+        """float `[T, d]` -> float32 `[T * hop]` at `sample_rate_hz`. Nothing is quantised."""
         ...
 
 

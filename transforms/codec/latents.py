@@ -1,0 +1,77 @@
+"""Continuous latents of codecs: their scale, and what is checked of them before they are stored."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from schemas import Latents, Tokenizer
+from schemas.errors import UserError
+from transforms.codec.chunks import in_chunks
+from transforms.codec.codec import CodecModel, ContinuousCodec, Encoded
+
+_DIGITS = 5
+"""Significant digits of a card's scale: more would not change a float16."""
+
+
+def rvq_latents(levels: Sequence[Tensor]) -> Latents:
+    """The card of what a residual quantiser of these levels quantises, each `[codes, d]` in the latents' own space.
+
+    A latent is near the sum of one code of each level. With all codes of a level equally frequent, and levels independent, its
+    mean is the sum of the levels' means and its variance that of their variances: a scale that follows from the weights alone,
+    so that every shard of every corpus has the same.
+    """
+    mean = torch.stack([level.double().mean(0) for level in levels]).sum(0)
+    variance = torch.stack([level.double().var(0, correction=0) for level in levels]).sum(0)
+    return Latents("rvq", rounded(mean), rounded(variance.sqrt().clamp(min=1e-6)))
+
+
+def rounded(values: Tensor) -> tuple[float, ...]:
+    """Numbers `[d]` as they stand in a card."""
+    return tuple(float(f"{value:.{_DIGITS}g}") for value in values.tolist())
+
+
+def continuous(codec: CodecModel | ContinuousCodec, model: str) -> ContinuousCodec:
+    """The codec, of whose latents the card is known. Raises UserError where it has none."""
+    if getattr(codec, "latents", None) is None:
+        raise UserError(
+            f"codec.latents: nothing here gives continuous latents of {model}; backend mel does, transformers with EnCodec, "
+            "Mimi or DAC, and vae"
+        )
+    return codec  # type: ignore[return-value]
+
+
+def latents_in_chunks(codec: ContinuousCodec, samples: np.ndarray, chunk_frames: int, context_frames: int) -> Encoded:
+    """As `codec.encode_latents`, a piece at a time (`transforms.codec.chunks`)."""
+
+    def encode(given: np.ndarray) -> list[np.ndarray]:
+        codes, latents, variance = codec.encode_latents(given)
+        nothing = np.zeros((0, len(latents)))
+        return [nothing if codes is None else codes, latents.T, nothing if variance is None else variance.T]
+
+    codes, latents, variance = in_chunks(encode, codec.hop, samples, chunk_frames, context_frames)
+    return Encoded(codes if len(codes) else None, latents.T, variance.T if len(variance) else None)
+
+
+def stored(card: Tokenizer, encoded: Encoded, n_samples: int) -> Encoded:
+    """Latents as they are stored, in float16. Raises ValueError where they are not what the card says, or do not fit in it."""
+    assert card.latents
+    made = {"latents": encoded.latents, "variance": encoded.variance}
+    if (encoded.variance is not None) != card.latents.variance:
+        raise ValueError(f"{card.name}: a variance is {'missing' if card.latents.variance else 'not in the card'}")
+    wanted = (card.n_frames(n_samples), card.latents.dim)
+    found: dict[str, np.ndarray | None] = {}
+    for name, values in made.items():
+        if values is None:
+            found[name] = None
+            continue
+        if values.shape != wanted:
+            raise ValueError(f"{card.name}: {name} {values.shape} of {n_samples} samples, and {wanted} were expected")
+        with np.errstate(over="ignore"):
+            found[name] = values.astype(np.float16)
+        if not np.isfinite(found[name]).all():
+            raise ValueError(f"{card.name}: {name} up to {np.abs(values).max():g}, which float16 does not hold")
+    if encoded.variance is not None and (encoded.variance < 0).any():
+        raise ValueError(f"{card.name}: a variance below 0")
+    return encoded._replace(**found)

@@ -126,7 +126,8 @@ def test_latents_are_columns_where_the_card_has_them(tmp_path: Path, variance: b
             np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
             assert getattr(after, name).dtype == np.float16
         assert after.codec_latent_variance is None or variance
-    kept = {m.name.partition(".")[2] for m in tarfile.open(tar)}
+    with tarfile.open(tar) as archive:
+        kept = {name.partition(".")[2] for name in archive.getnames()}
     assert {name for name in kept if "latent" in name} == {f"{name}.npy" for name in [*names, "taste_latents"]}
     found: Any = datasets.load_dataset("parquet", data_files=str(parquet), split="train", cache_dir=str(tmp_path / "c"))
     back = np.asarray(found.remove_columns("audio")[0]["codec_latents"], dtype=np.float16)

@@ -57,21 +57,22 @@ def latents_in_chunks(codec: ContinuousCodec, samples: np.ndarray, chunk_frames:
 def stored(card: Tokenizer, encoded: Encoded, n_samples: int) -> Encoded:
     """Latents as they are stored, in float16. Raises ValueError where they are not what the card says, or do not fit in it."""
     assert card.latents
-    made = {"latents": encoded.latents, "variance": encoded.variance}
     if (encoded.variance is not None) != card.latents.variance:
         raise ValueError(f"{card.name}: a variance is {'missing' if card.latents.variance else 'not in the card'}")
     wanted = (card.n_frames(n_samples), card.latents.dim)
-    found: dict[str, np.ndarray | None] = {}
-    for name, values in made.items():
-        if values is None:
-            found[name] = None
-            continue
+
+    def half(name: str, values: np.ndarray) -> np.ndarray:
         if values.shape != wanted:
             raise ValueError(f"{card.name}: {name} {values.shape} of {n_samples} samples, and {wanted} were expected")
         with np.errstate(over="ignore"):
-            found[name] = values.astype(np.float16)
-        if not np.isfinite(found[name]).all():
+            kept = values.astype(np.float16)
+        if not np.isfinite(kept).all():
             raise ValueError(f"{card.name}: {name} up to {np.abs(values).max():g}, which float16 does not hold")
-    if encoded.variance is not None and (encoded.variance < 0).any():
+        return kept
+
+    latents = half("latents", encoded.latents)
+    if encoded.variance is None:
+        return encoded._replace(latents=latents)
+    if (encoded.variance < 0).any():
         raise ValueError(f"{card.name}: a variance below 0")
-    return encoded._replace(**found)
+    return encoded._replace(latents=latents, variance=half("variance", encoded.variance))

@@ -13,6 +13,7 @@ from training.layouts.csm import CsmLayout, CsmLayoutOptions
 from training.layouts.ctc import CtcLayout, CtcLayoutOptions
 from training.layouts.groups import GroupLayout, GroupLayoutOptions
 from training.layouts.interleave import InterleaveLayout, InterleaveLayoutOptions
+from training.layouts.latents import LatentsLayout, LatentsLayoutOptions
 from training.layouts.moshi import MoshiLayout, MoshiLayoutOptions
 from training.layouts.orders import DelayLayout, DelayLayoutOptions, FlatLayout, FlatLayoutOptions
 from training.layouts.pairs import AudioLMLayout, AudioLMLayoutOptions, StepLayout, StepLayoutOptions
@@ -40,6 +41,7 @@ AnyLayoutOptions = (
     | DelayLayoutOptions
     | FlatLayoutOptions
     | AudioLMLayoutOptions
+    | LatentsLayoutOptions
 )
 """What `train.layout` may be; `name` tells them apart."""
 
@@ -62,6 +64,7 @@ LAYOUTS: dict[type[LayoutOptions], type[Layout]] = {
     DelayLayoutOptions: DelayLayout,
     FlatLayoutOptions: FlatLayout,
     AudioLMLayoutOptions: AudioLMLayout,
+    LatentsLayoutOptions: LatentsLayout,
 }
 
 NAMES: dict[str, type[LayoutOptions]] = {
@@ -79,6 +82,10 @@ def make(options: LayoutOptions, vocabulary: Vocabulary, cards: Mapping[str, Tok
             raise UserError(
                 f"layout {options.name} needs the {kind} stream, and the corpus has {have}: "
                 f"prepare it with the section `{kind}` in the config"
+            )
+        if not cards[kind].sizes and layout is not LatentsLayout:
+            raise UserError(
+                f"layout {options.name} needs codes, and {cards[kind].name} gives latents alone: layout latents"
             )
     return layout(options, vocabulary, cards)
 

@@ -188,7 +188,7 @@ def test_what_is_sampled_is_what_the_head_says_of_all_before_it(
 def test_what_does_not_fit_is_refused_by_name(write_corpus: Write, trunk: Path, tmp_path: Path) -> None:
     options = NAMES["latents"].model_validate({})
     bare = LAID | {"codec": replace(LAID["codec"], latents=None)}
-    with pytest.raises(UserError, match="layout latents needs continuous latents.*`codec.latents: true`"):
+    with pytest.raises(UserError, match=r"layout latents needs continuous latents.*`codec\.latents: true`"):
         make(options, VOCABULARY, bare)
     alone = LAID | {"codec": replace(LAID["codec"], sizes=())}
     with pytest.raises(UserError, match="layout codec needs codes, and c gives latents alone: layout latents"):

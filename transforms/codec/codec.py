@@ -12,6 +12,7 @@ BACKENDS = {
     "lyra": "transforms.codec.lyra:LyraCodec",
     "transformers": "transforms.codec.transformers_codec:TransformersCodec",
     "snac": "transforms.codec.snac:SnacCodec",
+    "vae": "transforms.codec.vae:VaeCodec",
 }
 """Each is made from (model, n_codebooks): a name or path for `transforms.weights.locate`, and how many to keep, or None."""
 
@@ -65,6 +66,8 @@ class ContinuousCodec(CodecModel, Protocol):
     def decode_latents(self, latents: np.ndarray) -> np.ndarray:
         """float `[T, d]` -> float32 `[T * hop]` at `sample_rate_hz`. Nothing is quantised."""
         ...
+
+    # One that hears an utterance as a whole first has `prepare`, `[n]` -> `[n]`, which the stage calls before all else.
 
 
 def check_codebooks(wanted: int | None, default: int, available: int, model: str) -> int:

@@ -22,9 +22,9 @@ from transforms.weights import locate
 class CodecOptions(Options):
     """Codec codes, `[K, T]`: sound in a form that can be turned back into sound."""
 
-    backend: Literal["mel", "lyra", "transformers", "snac"] = "mel"
-    """"mel" (the project's own, 1.7 kbit/s), "lyra" (Lyra v2), "transformers" (EnCodec, Mimi, DAC, X-codec) or "snac" (its own
-    package)."""
+    backend: Literal["mel", "lyra", "transformers", "snac", "vae"] = "mel"
+    """"mel" (the project's own, 1.7 kbit/s), "lyra" (Lyra v2), "transformers" (EnCodec, Mimi, DAC, X-codec), "snac" (its own
+    package) or "vae" (latents alone, with `latents`: the tokenizers of VibeVoice and Pocket TTS, VITS)."""
     model: str = "antiphon-codec"
     """The codec's weights: a name ("antiphon-codec", "lyra") or a path."""
     n_codebooks: int | None = None
@@ -74,6 +74,8 @@ class Codec(Stage):
     def _coded(self, utterance: Utterance) -> Encoded:
         """Codes as uint16, and latents as float16, if any. Raises ValueError where they are not what the card says."""
         samples = resample(utterance.samples, utterance.rate_hz, self._codec.sample_rate_hz)
+        if prepare := getattr(self._codec, "prepare", None):
+            samples = prepare(samples)
         coded = self._encode(samples)
         if self._card.latents:
             coded = stored(self._card, coded, len(samples))

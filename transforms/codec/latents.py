@@ -1,6 +1,8 @@
 """Continuous latents of codecs: their scale, and what is checked of them before they are stored."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,6 +32,32 @@ def rvq_latents(levels: Sequence[Tensor]) -> Latents:
 def rounded(values: Tensor) -> tuple[float, ...]:
     """Numbers `[d]` as they stand in a card."""
     return tuple(float(f"{value:.{_DIGITS}g}") for value in values.tolist())
+
+
+def save_scale(path: Path, mean: np.ndarray, deviation: np.ndarray, revision: str) -> None:
+    """Write a scale `[d]` of the latents of the codec of a revision."""
+    from safetensors.numpy import save_file
+
+    tensors = {"mean": mean.astype(np.float32), "deviation": deviation.astype(np.float32)}
+    save_file(tensors, path, metadata={"codec_revision": revision})
+
+
+def with_scale(latents: Latents, path: Path, revision: str) -> Latents:
+    """The card with the scale of a file in place of the model's. Raises UserError where that is not of this codec."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            of = (file.metadata() or {}).get("codec_revision", "")
+            mean, deviation = file.get_tensor("mean"), file.get_tensor("deviation")
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"codec.latent_scale: {path}: {error}; `antiphon fit latents` writes such a file") from None
+    if of != revision or mean.shape != (latents.dim,) or deviation.shape != mean.shape:
+        raise UserError(
+            f"codec.latent_scale: {path} is of codec revision {of[:12]}, {len(mean)} dimensions, and this is {revision[:12]}, "
+            f"{latents.dim}: fit it on a corpus of this codec"
+        )
+    return replace(latents, mean=rounded(mean.double()), deviation=rounded(deviation.double()))
 
 
 def continuous(codec: CodecModel | ContinuousCodec, model: str) -> ContinuousCodec:

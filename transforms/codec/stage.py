@@ -11,7 +11,7 @@ from schemas.errors import UserError
 from transforms.batching import map_batches
 from transforms.codec.chunks import encode_in_chunks
 from transforms.codec.codec import BACKENDS, CodecModel, Encoded
-from transforms.codec.latents import continuous, latents_in_chunks, stored
+from transforms.codec.latents import continuous, latents_in_chunks, stored, with_scale
 from transforms.options import Options
 from transforms.registry import load
 from transforms.resample import resample
@@ -36,6 +36,8 @@ class CodecOptions(Options):
     latents: bool = False
     """Store continuous latents beside the codes, in `codec_latents`: what is quantised, before it is, or a VAE's mean (and
     `codec_latent_variance`). Their scale is in the codec's card."""
+    latent_scale: str | None = None
+    """A file of `antiphon fit latents`, whose scale is put in the card; null for the model's own, which a VAE does not have."""
 
 
 class Codec(Stage):
@@ -69,7 +71,9 @@ class Codec(Stage):
         return self._card
 
     def weights(self) -> dict[str, str]:
-        return {self._options.model: locate(self._options.model).sha256}
+        o = self._options
+        names = [o.model, *([o.latent_scale] if o.latents and o.latent_scale else [])]
+        return {name: locate(name).sha256 for name in names}
 
     def _coded(self, utterance: Utterance) -> Encoded:
         """Codes as uint16, and latents as float16, if any. Raises ValueError where they are not what the card says."""
@@ -117,6 +121,8 @@ def card(options: CodecOptions, codec: CodecModel) -> Tokenizer:
             f"codec.backend {options.backend}: {name} has no codes, only latents: set codec.latents to true"
         )
     latents = continuous(codec, options.model).latents if options.latents else None
+    if latents and options.latent_scale:
+        latents = with_scale(latents, locate(options.latent_scale).path, revision)
     semantic, levels = getattr(codec, "semantic", 0), getattr(codec, "levels", ())
     about = ("codec", name, revision, codec.sample_rate_hz, codec.hop, codec.sizes, "ceil")
     return Tokenizer(*about, semantic=semantic, levels=levels, latents=latents)  # type: ignore[arg-type]

@@ -143,8 +143,11 @@ class LatentsLayout(StreamLayout):
             yield self.mark(1, str(group))
         left, size = max(1, round(max_s * self.card.rate_hz) - n_given), group
         script.holds = False
+        # Something is said at least.
+        end = ("eos",) if n_given else ()
         while left and size == group:
-            drawn = script.draw(1, row.allow(False, *self.counts[:left], "eos"))
+            drawn = script.draw(1, row.allow(False, *self.counts[:left], *end))
+            end = ("eos",)
             if drawn == row.special("eos"):
                 break
             size = int(row.specials[drawn])

@@ -2,8 +2,8 @@
 
 python -m examples.layouts CORPUS DIALOGUES > docs/layouts.md
 
-CORPUS: made with configs/demo.yaml and `--set codec.latents=true`, or any other with words, units, codec codes and latents, and TASTE
-codes. DIALOGUES: made by `antiphon dialogues`.
+CORPUS: made with configs/demo.yaml and `--set codec.latents=true`, or any other with words, units, codec codes, latents and
+TASTE codes. DIALOGUES: made by `antiphon dialogues`.
 """
 
 import argparse

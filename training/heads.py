@@ -160,7 +160,7 @@ class FlowHead(nn.Module):
         n, m, dim = noise.shape
         t = times[..., None]
         x = (1 - t) * noise + t * target[:, None]
-        states = states[:, None].expand(-1, m, -1).reshape(n * m, -1)
+        states = states[:, None].expand(-1, m, -1).reshape(n * m, states.shape[-1])
         found = self.velocity(x.reshape(n * m, dim), times.reshape(-1), states).view(n, m, dim)
         return (found - (target[:, None] - noise)).square().mean((1, 2))
 

@@ -165,10 +165,13 @@ class HybridLM(nn.Module):
     def batch_hidden(self, batch: Batch) -> Tensor:
         """The trunk's last hidden state `[B, S, D]` of a batch, no document seeing another."""
         device = self.text_special.weight.device
-        latents = None if batch.latents is None else torch.from_numpy(batch.latents).to(device)
+        latents = batch.latents
+        if latents is None and self.latent_head:
+            # A batch of text alone: every process has gradients for every weight, if zeros.
+            latents = np.full((*batch.documents.shape, self.latent_head.dim), np.nan, dtype=np.float32)
         return self.hidden(
             torch.from_numpy(batch.inputs).to(device),
-            latents,
+            None if latents is None else torch.from_numpy(latents).to(device),
             attention_mask=self._mask(batch.documents, device),
             position_ids=torch.from_numpy(batch.positions).to(device),
             use_cache=False,

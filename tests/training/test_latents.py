@@ -58,7 +58,8 @@ def test_latents_come_back_and_are_learnt_at_the_position_before(data: st.DataOb
     assert laid.latents is not None
     assert laid.latent_labels is not None
     back = layout.latents_of(laid.inputs, laid.latents)
-    np.testing.assert_array_equal(back.astype(np.float16), example.latents)
+    # To what float32 keeps beside a mean of 2 and deviations of 4.
+    np.testing.assert_allclose(back, example.latents.astype(np.float64), rtol=1e-5, atol=2e-6)
     held = ~np.isnan(laid.latents)
     assert held.sum() == -(-len(example.latents) // group) * 2 * group
     np.testing.assert_array_equal(laid.latent_labels[:-1], laid.latents[1:])

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from schemas import Latents, Tokenizer
 from schemas.errors import UserError
@@ -17,19 +16,19 @@ _DIGITS = 5
 """Significant digits of a card's scale: more would not change a float16."""
 
 
-def rvq_latents(levels: Sequence[Tensor]) -> Latents:
-    """The card of what a residual quantiser of these levels quantises, each `[codes, d]` in the latents' own space.
+def rvq_latents(levels: Sequence[Any]) -> Latents:
+    """The card of what a residual quantiser of these levels quantises, each a tensor `[codes, d]` in the latents' own space.
 
     A latent is near the sum of one code of each level. With all codes of a level equally frequent, and levels independent, its
     mean is the sum of the levels' means and its variance that of their variances: a scale that follows from the weights alone,
     so that every shard of every corpus has the same.
     """
-    mean = torch.stack([level.double().mean(0) for level in levels]).sum(0)
-    variance = torch.stack([level.double().var(0, correction=0) for level in levels]).sum(0)
-    return Latents("rvq", rounded(mean), rounded(variance.sqrt().clamp(min=1e-6)))
+    arrays = [level.detach().cpu().double().numpy() for level in levels]
+    mean, variance = sum(a.mean(0) for a in arrays), sum(a.var(0) for a in arrays)
+    return Latents("rvq", rounded(mean), rounded(np.maximum(np.sqrt(variance), 1e-6)))
 
 
-def rounded(values: Tensor) -> tuple[float, ...]:
+def rounded(values: np.ndarray) -> tuple[float, ...]:
     """Numbers `[d]` as they stand in a card."""
     return tuple(float(f"{value:.{_DIGITS}g}") for value in values.tolist())
 
@@ -47,7 +46,7 @@ def with_scale(latents: Latents, path: Path, revision: str) -> Latents:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with safe_open(str(path), framework="numpy") as file:
             of = (file.metadata() or {}).get("codec_revision", "")
             mean, deviation = file.get_tensor("mean"), file.get_tensor("deviation")
     except (OSError, SafetensorError) as error:
@@ -57,7 +56,7 @@ def with_scale(latents: Latents, path: Path, revision: str) -> Latents:
             f"codec.latent_scale: {path} is of codec revision {of[:12]}, {len(mean)} dimensions, and this is {revision[:12]}, "
             f"{latents.dim}: fit it on a corpus of this codec"
         )
-    return replace(latents, mean=rounded(mean.double()), deviation=rounded(deviation.double()))
+    return replace(latents, mean=rounded(mean.astype(np.float64)), deviation=rounded(deviation.astype(np.float64)))
 
 
 def continuous(codec: CodecModel | ContinuousCodec, model: str) -> ContinuousCodec:

@@ -207,7 +207,7 @@ def parser() -> argparse.ArgumentParser:
     )
 
     p = command("fit", "fit a tokenizer, a head of the aligners, or the overlap detector, on a corpus")
-    p.add_argument("what", choices=["units", "bpe", "codec", "taste", "sound", "align", "chars", "overlap"])
+    p.add_argument("what", choices=["units", "bpe", "codec", "latents", "taste", "sound", "align", "chars", "overlap"])
     p.add_argument("corpus", metavar="CORPUS")
     p.add_argument(
         "--out", required=True, metavar="FILE", help="the .safetensors file to write (bpe: .json; taste: a folder)"

@@ -1,4 +1,4 @@
-"""`antiphon speak`: a trained model goes on from a prompt; its codes become sound again, its units a file."""
+"""`antiphon speak`: a trained model goes on from a prompt; its codes or latents become sound again, its units a file."""
 
 import json
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 from schemas import Tokenizer
 from schemas.errors import UserError
 from transforms.codec.codec import BACKENDS
-from transforms.codec.stage import CodecOptions, card, decode_codes, make_codec
+from transforms.codec.stage import CodecOptions, card, decode_codes, decode_latents, make_codec
 
 if TYPE_CHECKING:
     from training.generate import Generation
@@ -72,7 +72,7 @@ def speak(
     if run.layout.kind not in ("codec", "taste"):
         raise UserError(
             f"{run.path}: layout {run.layout.name} says {run.layout.kind or 'no'} codes, which nothing here turns into sound; "
-            "train with `layout.name: codec` or `taste` to hear the model, or write units to an --out that ends in .json"
+            "train with `layout.name: codec`, `taste` or `latents` to hear the model, or write units to an --out that ends in .json"
         )
     if run.layout.kind == "taste":
         from pipeline.speak_taste import sound_of_words, speech_of
@@ -80,6 +80,10 @@ def speak(
         speech = speech_of(run.cards["taste"], codec)
         said = generate(run, text, max_s=max_s, sampling=sampling)
         samples, rate_hz = sound_of_words(speech, said.words, said.codes, seed)
+    elif run.layout.latent_dim:
+        options = codec_options(run.cards["codec"], codec)
+        said = generate(run, text, max_s=max_s, sampling=sampling)
+        samples, rate_hz = decode_latents(options, said.latents)
     else:
         options = codec_options(run.cards["codec"], codec)
         said = generate(run, text, max_s=max_s, sampling=sampling)
@@ -107,7 +111,12 @@ def codec_options(wanted: Tokenizer, model: str | None = None) -> CodecOptions:
     """
     tried = []
     for backend in BACKENDS:
-        options = CodecOptions(backend=backend, model=model or wanted.name, n_codebooks=len(wanted.sizes))  # type: ignore[arg-type]
+        options = CodecOptions(
+            backend=backend,  # type: ignore[arg-type]
+            model=model or wanted.name,
+            n_codebooks=len(wanted.sizes) or None,
+            latents=wanted.latents is not None,
+        )
         try:
             found = card(options, make_codec(options))
         except (UserError, OSError, ValueError) as error:

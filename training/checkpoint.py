@@ -207,4 +207,5 @@ def build(trunk: Any, layout: Layout, options: TrainOptions) -> HybridLM:
         loss.text_kl or 0.0,
         keep_base=options.trunk_lr > 0,
         upsample=layout.upsample,
+        latent_dim=layout.latent_dim,
     )

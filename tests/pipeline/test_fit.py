@@ -11,8 +11,11 @@ from pipeline.config import load
 from pipeline.fit import utterances, utterances_of
 from pipeline.inspect import read_rows
 from pipeline.prepare import plan_of, prepare, stages_of
+from pipeline.store import Store
 from schemas import Block, Utterance
+from schemas.errors import UserError
 from tests.conftest import Clip
+from transforms.codec.stage import Codec, CodecOptions
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +129,41 @@ def test_units_are_merged_and_come_back(corpus: Path, tmp_path: Path, capsys) ->
     assert n_tokens < 0.95 * n_units
     assert main(["fit", "bpe", str(corpus), "--out", str(outs[0]), "--set", "size=20"]) == 2
     assert "20 tokens are fewer than the 500 units" in capsys.readouterr().err
+
+
+def test_a_scale_of_latents_goes_into_the_card(tmp_path: Path, speech: list[Clip], capsys) -> None:
+    """And then the latents of the rows it was measured on have mean 0 and deviation 1. They are the same as before."""
+
+    def coded(**options: object) -> Block:
+        stage = Codec(CodecOptions.model_validate({"latents": True, **options}))
+        stage.setup()
+        spoken = [Utterance(str(i), -1, 0, len(c.samples), c.samples, 16000) for i, c in enumerate(speech[:3])]
+        block = stage(Block(0, 16000, utterances=spoken))
+        block.samples_in = sum(len(u.samples) for u in spoken)
+        return block
+
+    before = coded()
+    Store(str(tmp_path / "corpus")).commit(before, "test", ("webdataset",))
+    out = tmp_path / "scale.safetensors"
+    assert main(["fit", "latents", str(tmp_path / "corpus"), "--out", str(out)]) == 0
+    assert "64 dimensions of antiphon-codec" in capsys.readouterr().out
+    after = coded(latent_scale=str(out))
+    old, new = before.tokenizers["codec"], after.tokenizers["codec"]
+    assert old.latents != new.latents
+    assert old.revision == new.revision
+    assert new.latents
+    for a, b in zip(before.utterances, after.utterances, strict=True):
+        np.testing.assert_array_equal(a.codec_latents, b.codec_latents)
+    every = np.concatenate([u.codec_latents for u in after.utterances]).astype(np.float64)  # type: ignore[misc]
+    normal = (every - new.latents.mean) / new.latents.deviation
+    np.testing.assert_allclose(normal.mean(0), 0, atol=1e-3)
+    np.testing.assert_allclose(normal.std(0), 1, rtol=1e-3)
+    assert out.name in str(Codec(CodecOptions(latents=True, latent_scale=str(out))).weights())
+    with pytest.raises(UserError, match=r"is of codec revision .*: fit it on a corpus of this codec"):
+        coded(latent_scale=str(out), chunk_s=5.0)
+    Store(str(tmp_path / "bare")).commit(coded(latents=False), "test", ("parquet",))
+    assert main(["fit", "latents", str(tmp_path / "bare"), "--out", str(out)]) == 2
+    assert "prepare it with codec.latents: true" in capsys.readouterr().err
 
 
 def test_a_codec_and_a_taste_tokenizer_are_written(

@@ -13,6 +13,7 @@ from training.layouts.csm import CsmLayout, CsmLayoutOptions
 from training.layouts.ctc import CtcLayout, CtcLayoutOptions
 from training.layouts.groups import GroupLayout, GroupLayoutOptions
 from training.layouts.interleave import InterleaveLayout, InterleaveLayoutOptions
+from training.layouts.latents import LatentsLayout, LatentsLayoutOptions
 from training.layouts.merged import merged
 from training.layouts.moshi import MoshiLayout, MoshiLayoutOptions
 from training.layouts.orders import DelayLayout, DelayLayoutOptions, FlatLayout, FlatLayoutOptions
@@ -42,6 +43,7 @@ AnyLayoutOptions = (
     | DelayLayoutOptions
     | FlatLayoutOptions
     | AudioLMLayoutOptions
+    | LatentsLayoutOptions
 )
 """What `train.layout` may be; `name` tells them apart."""
 
@@ -64,6 +66,7 @@ LAYOUTS: dict[type[LayoutOptions], type[Layout]] = {
     DelayLayoutOptions: DelayLayout,
     FlatLayoutOptions: FlatLayout,
     AudioLMLayoutOptions: AudioLMLayout,
+    LatentsLayoutOptions: LatentsLayout,
 }
 
 NAMES: dict[str, type[LayoutOptions]] = {
@@ -88,6 +91,10 @@ def make(options: LayoutOptions, vocabulary: Vocabulary, cards: Mapping[str, Tok
     if isinstance(options, UnitLayoutOptions) and options.bpe:
         assert issubclass(layout, UnitLayout)
         return merged(layout, options, vocabulary, cards)
+        if not cards[kind].sizes and layout is not LatentsLayout:
+            raise UserError(
+                f"layout {options.name} needs codes, and {cards[kind].name} gives latents alone: layout latents"
+            )
     return layout(options, vocabulary, cards)
 
 

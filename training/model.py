@@ -247,8 +247,17 @@ class HybridLM(nn.Module):
         first = 1 + len(self._sizes)
         at = _where(learnt[..., 1:first].any(-1), device=labels.device)
         target = labels[at]
-        for r, logits in enumerate(self.speech_logits(hidden[at]), start=1):
-            found.put(at, r, F.cross_entropy(logits.float(), target[:, r], reduction="none", ignore_index=IGNORE))
+        if len(set(self._sizes)) == 1 and self.speech_head is not None:
+            # One softmax over all rows, on the product as it lies: no copy of each row's share, forward or back.
+            logits = self.speech_head(hidden[at]).unflatten(-1, (len(self._sizes), self._sizes[0])).float()
+            losses = F.cross_entropy(
+                logits.flatten(0, 1), target[:, 1:first].flatten(), reduction="none", ignore_index=IGNORE
+            )
+            for r, of_row in enumerate(losses.view(len(target), len(self._sizes)).unbind(-1), start=1):
+                found.put(at, r, of_row)
+        else:
+            for r, logits in enumerate(self.speech_logits(hidden[at]), start=1):
+                found.put(at, r, F.cross_entropy(logits.float(), target[:, r], reduction="none", ignore_index=IGNORE))
         if self.depth:
             own = learnt[..., first:].any(-1)
             at = _where(own, device=labels.device)

@@ -212,6 +212,8 @@ class TrainOptions(Options):
     attention: Literal["auto", "mask", "flex"] = "auto"
     """How documents in a packed row are kept apart: a mask over all pairs, or flex attention, which skips what is masked.
     auto: flex on a GPU."""
+    products: Literal["auto", "blas", "onednn"] = "auto"
+    """What multiplies float32 matrices on a CPU: torch's BLAS, or oneDNN. auto: oneDNN on AMD's processors with AVX-512."""
     prefetch: int = Field(default=4, ge=0)
     """Batches made ahead in a thread; 0 makes each when it is needed."""
     track: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()

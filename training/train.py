@@ -38,12 +38,13 @@ from training.mixing import Mixture, ahead
 from training.model import HybridLM, load_trunk
 from training.options import GaussianOptions, TrainOptions
 from training.packing import Batch
+from training.products import suits, through_onednn
 from training.reader import Corpus
 from training.text import load_text
 from training.text_data import TextLoader
 
 FREE = {"steps", "log_every", "eval_every", "save_every", "keep", "device", "threads", "damaged"}
-FREE |= {"accumulate", "parallel", "compile", "attention", "prefetch", "track"}
+FREE |= {"accumulate", "parallel", "compile", "attention", "products", "prefetch", "track"}
 """Options that may differ from those a checkpoint was made with; all others would change what was already trained."""
 
 
@@ -124,6 +125,8 @@ def _train(
         for lm in (model.trunk, model.base):
             if lm is not None:
                 lm.set_attn_implementation("flex_attention")
+    if suits(options.products, device):
+        through_onednn(model)
     make_trained(model, options)
     # What is called instead of the model; FSDP changes the model in place, so that the optimizer comes after it.
     called = parallel(model, options.parallel, here, device)

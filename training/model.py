@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from schemas.errors import UserError
 from training import lora
+from training.attention import DOCUMENTS
 from training.ctc import CtcDecoder, ctc_losses
 from training.depth import DepthTransformer
 from training.heads import FlowHead, GaussianHead
@@ -168,9 +169,13 @@ class HybridLM(nn.Module):
         )
 
     def _mask(self, documents: np.ndarray, device: torch.device) -> Any:
-        """What keeps the documents `[B, S]` apart in the trunk's attention: additive `[B, 1, S, S]`, or a BlockMask for flex."""
+        """What keeps the documents `[B, S]` apart in the trunk's attention: additive `[B, 1, S, S]`, a BlockMask for flex, or
+        the documents themselves, `[B, 1, 1, S]`, for `training/attention.py`.
+        """
         if self.trunk.config._attn_implementation == "flex_attention":
             return block_mask(torch.from_numpy(documents).to(device))
+        if self.trunk.config._attn_implementation == DOCUMENTS:
+            return torch.from_numpy(documents).to(device)[:, None, None]
         seen = torch.from_numpy(may_attend(documents)).to(device)
         # An additive mask is what every attention implementation takes.
         return torch.zeros(seen.shape, device=device).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]

@@ -24,6 +24,7 @@ import torch
 
 from schemas import Tokenizer
 from schemas.errors import UserError
+from training.attention import implementation
 from training.checkpoint import Checkpoint, build, load, load_state, newest, save, sweep
 from training.distributed import Ranks, parallel, ranks, unshared, whole
 from training.dpo import DpoTask
@@ -121,10 +122,10 @@ def _train(
         run.progress = replace(run.progress, position=mixture.start())
     run.progress = replace(run.progress, corpora=fingerprints)
     model = run.model = run.model.to(device).train()
-    if options.attention == "flex" or (options.attention == "auto" and device.type == "cuda"):
+    if kind := implementation(options.attention, device, options.compile):
         for lm in (model.trunk, model.base):
             if lm is not None:
-                lm.set_attn_implementation("flex_attention")
+                lm.set_attn_implementation(kind)
     if suits(options.products, device):
         through_onednn(model)
     make_trained(model, options)
@@ -356,6 +357,7 @@ def make_optimizer(model: HybridLM, options: TrainOptions) -> torch.optim.AdamW:
     return torch.optim.AdamW(
         [{"params": ps, "lr": lr, "peak_lr": lr, "weight_decay": decay} for (lr, decay), ps in groups.items()],
         betas=(0.9, 0.95),
+        fused=True,
     )
 
 

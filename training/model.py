@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from schemas.errors import UserError
 from training import lora
+from training.attention import DOCUMENTS
 from training.ctc import CtcDecoder, ctc_losses
 from training.depth import DepthTransformer
 from training.heads import GaussianHead, make_latent_head
@@ -178,9 +179,13 @@ class HybridLM(nn.Module):
         )
 
     def _mask(self, documents: np.ndarray, device: torch.device) -> Any:
-        """What keeps the documents `[B, S]` apart in the trunk's attention: additive `[B, 1, S, S]`, or a BlockMask for flex."""
+        """What keeps the documents `[B, S]` apart in the trunk's attention: additive `[B, 1, S, S]`, a BlockMask for flex, or
+        the documents themselves, `[B, 1, 1, S]`, for `training/attention.py`.
+        """
         if self.trunk.config._attn_implementation == "flex_attention":
             return block_mask(torch.from_numpy(documents).to(device))
+        if self.trunk.config._attn_implementation == DOCUMENTS:
+            return torch.from_numpy(documents).to(device)[:, None, None]
         seen = torch.from_numpy(may_attend(documents)).to(device)
         # An additive mask is what every attention implementation takes.
         return torch.zeros(seen.shape, device=device).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
@@ -257,8 +262,17 @@ class HybridLM(nn.Module):
         first = 1 + len(self._sizes)
         at = _where(learnt[..., 1:first].any(-1), device=labels.device)
         target = labels[at]
-        for r, logits in enumerate(self.speech_logits(hidden[at]), start=1):
-            found.put(at, r, F.cross_entropy(logits.float(), target[:, r], reduction="none", ignore_index=IGNORE))
+        if len(set(self._sizes)) == 1 and self.speech_head is not None:
+            # One softmax over all rows, on the product as it lies: no copy of each row's share, forward or back.
+            logits = self.speech_head(hidden[at]).unflatten(-1, (len(self._sizes), self._sizes[0])).float()
+            losses = F.cross_entropy(
+                logits.flatten(0, 1), target[:, 1:first].flatten(), reduction="none", ignore_index=IGNORE
+            )
+            for r, of_row in enumerate(losses.view(len(target), len(self._sizes)).unbind(-1), start=1):
+                found.put(at, r, of_row)
+        else:
+            for r, logits in enumerate(self.speech_logits(hidden[at]), start=1):
+                found.put(at, r, F.cross_entropy(logits.float(), target[:, r], reduction="none", ignore_index=IGNORE))
         if self.depth:
             own = learnt[..., first:].any(-1)
             at = _where(own, device=labels.device)

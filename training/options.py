@@ -217,9 +217,11 @@ class TrainOptions(Options):
     """Under torchrun: whole copies of the model that share gradients, or FSDP2, which shares out weights and states too."""
     compile: bool = False
     """Compile the trunk's layers with torch.compile."""
-    attention: Literal["auto", "mask", "flex"] = "auto"
-    """How documents in a packed row are kept apart: a mask over all pairs, or flex attention, which skips what is masked.
-    auto: flex on a GPU."""
+    attention: Literal["auto", "mask", "flex", "documents"] = "auto"
+    """How documents in a packed row are kept apart: a mask over all pairs; flex attention, which skips what is masked; or one
+    document after the other. auto: flex on a GPU, documents on a CPU, but a mask there with `compile`."""
+    products: Literal["auto", "blas", "onednn"] = "auto"
+    """What multiplies float32 matrices on a CPU: torch's BLAS, or oneDNN. auto: oneDNN on AMD's processors with AVX-512."""
     prefetch: int = Field(default=4, ge=0)
     """Batches made ahead in a thread; 0 makes each when it is needed."""
     track: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()

@@ -24,6 +24,7 @@ import torch
 
 from schemas import Tokenizer
 from schemas.errors import UserError
+from training.attention import implementation
 from training.bpe import UnitBPE
 from training.checkpoint import Checkpoint, build, load, load_state, newest, save, sweep
 from training.distributed import Ranks, parallel, ranks, unshared, whole
@@ -40,12 +41,13 @@ from training.mixing import Mixture, ahead
 from training.model import HybridLM, load_trunk
 from training.options import GaussianOptions, TrainOptions
 from training.packing import Batch
+from training.products import suits, through_onednn
 from training.reader import Corpus
 from training.text import load_text
 from training.text_data import TextLoader
 
 FREE = {"steps", "log_every", "eval_every", "save_every", "keep", "device", "threads", "damaged"}
-FREE |= {"accumulate", "parallel", "compile", "attention", "prefetch", "track"}
+FREE |= {"accumulate", "parallel", "compile", "attention", "products", "prefetch", "track"}
 """Options that may differ from those a checkpoint was made with; all others would change what was already trained."""
 
 
@@ -122,10 +124,12 @@ def _train(
         run.progress = replace(run.progress, position=mixture.start())
     run.progress = replace(run.progress, corpora=fingerprints)
     model = run.model = run.model.to(device).train()
-    if options.attention == "flex" or (options.attention == "auto" and device.type == "cuda"):
+    if kind := implementation(options.attention, device, options.compile):
         for lm in (model.trunk, model.base):
             if lm is not None:
-                lm.set_attn_implementation("flex_attention")
+                lm.set_attn_implementation(kind)
+    if suits(options.products, device):
+        through_onednn(model)
     make_trained(model, options)
     # What is called instead of the model; FSDP changes the model in place, so that the optimizer comes after it.
     called = parallel(model, options.parallel, here, device)
@@ -371,6 +375,7 @@ def make_optimizer(model: HybridLM, options: TrainOptions) -> torch.optim.AdamW:
     return torch.optim.AdamW(
         [{"params": ps, "lr": lr, "peak_lr": lr, "weight_decay": decay} for (lr, decay), ps in groups.items()],
         betas=(0.9, 0.95),
+        fused=True,
     )
 
 

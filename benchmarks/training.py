@@ -10,6 +10,7 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from training.loader import Loader, Position, open_corpora
 from training.model import HybridLM, load_trunk
 from training.options import TrainOptions
 from training.packing import Batch, Piece, collate
+from training.products import through_onednn
 from training.text import load_text
 from training.train import make_optimizer, train
 
@@ -43,6 +45,7 @@ def settings(options: argparse.Namespace) -> TrainOptions:
             "batch_tokens": options.batch_tokens,
             "trunk_layers": options.layers,
             "trunk": str(options.trunk),
+            "precision": options.precision,
         }
     )
 
@@ -55,101 +58,142 @@ def opened(options: argparse.Namespace) -> tuple[Loader, TrainOptions]:
 
 
 def compare(options: argparse.Namespace) -> None:
-    """Three ways, in turns: one padded row an utterance in HF Trainer, packed rows in HF Trainer, and ours.
+    """The ways in turns: one padded row an utterance in HF Trainer, packed rows in HF Trainer, and ours.
 
     The packed batches of HF Trainer are those that our loader gives ours; the padded ones hold the same training rows in another
-    order, as many an update as fill `batch_tokens` in the mean. All take as many steps; tokens are filled positions. The first
-    `WARM` steps count for none, so that start-up is left out.
+    order, as many an update as fill `batch_tokens` in the mean, as long as the longest of them. All take as many steps; tokens are
+    filled positions. The first `WARM` steps count for none, so that start-up is left out, and compiling with it. `--precision` and
+    `--compile` are both sides' (HF Trainer's own flags).
+    `--products` adds HF Trainer with the linear maps of `training/products.py`.
     """
-    from transformers import Trainer, TrainerCallback, TrainingArguments
-
     loader, given = opened(options)
     n_steps = WARM + options.steps
     packed = [batch for batch, _ in islice(loader.train(Position()), n_steps)]
+    alone, n = padded_batches(loader, given, n_steps)
+
+    def theirs(batches: list[Batch], compiled: bool = False, products: bool = False) -> list[tuple[float, float]]:
+        model = build(load_trunk(options.trunk, options.layers), loader.layout, given)
+        if products:
+            through_onednn(model)
+        make_optimizer(model, given)  # freezes the same weights
+        return hf_trainer(model, batches, given, compiled)
+
+    def ours(compiled: bool = False) -> list[tuple[float, float]]:
+        ends = []
+
+        def say(line: str) -> None:
+            if line.startswith("step "):
+                ends.append((time.perf_counter(), time.process_time()))
+
+        with tempfile.TemporaryDirectory() as folder:
+            changes = {"steps": n_steps, "eval_every": 0, "save_every": 10**6, "log_every": 1, "compile": compiled}
+            train(given.model_copy(update=changes), [options.corpus], options.trunk, Path(folder), say)
+        return ends
+
+    ways: dict[str, Callable[[], list[tuple[float, float]]]] = {
+        "HF Trainer, padded": lambda: theirs(alone),
+        "HF Trainer, packed": lambda: theirs(packed),
+        "antiphon": ours,
+    }
+    if options.products:
+        ways["HF Trainer, packed, our products"] = lambda: theirs(packed, products=True)
+    if options.compile:
+        ways["HF Trainer, packed, torch_compile"] = lambda: theirs(packed, compiled=True)
+        ways["antiphon, compile"] = lambda: ours(compiled=True)
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for _ in range(options.repeats):
+        for name, way in ways.items():
+            ends = way()
+            tokens = sum(b.n_positions for b in (alone if "padded" in name else packed)[WARM:])
+            wall, cpu = (ends[-1][i] - ends[WARM - 1][i] for i in (0, 1))
+            found[name].append((tokens / wall, tokens / cpu))
+            print(f"  {name}: {tokens / wall:.0f} tokens/s, {tokens / cpu:.0f} a second of processor", flush=True)
+    middle = {name: np.median(values, axis=0) for name, values in found.items()}
+    rows = []
+    for name, (wall, cpu) in middle.items():
+        walls = [w for w, _ in found[name]]
+        times = middle["antiphon"] / middle[name]
+        rows.append(
+            [
+                name,
+                f"{wall:.0f}",
+                f"{min(walls):.0f} {max(walls):.0f}",
+                f"{times[0]:.2f}",
+                f"{cpu:.0f}",
+                f"{times[1]:.2f}",
+            ]
+        )
+    head = ["way", "tokens/s", "lowest, highest", "antiphon is times as fast", "tokens a CPU second", "times"]
+    print(table(head, rows))
+    counts = [f"{sum(b.n_positions for b in batches[WARM:])}" for batches in (alone, packed)]
+    filled = sum(b.n_positions for b in alone) / sum(b.documents.size for b in alone)
+    print(
+        f"{options.precision}, {torch.get_num_threads()} threads, {options.steps} steps after {WARM}, median of {options.repeats}; "
+        f"tokens padded {counts[0]}, packed {counts[1]}; padded batches of {n} rows are {1 - filled:.1%} padding"
+    )
+
+
+def padded_batches(loader: Loader, given: TrainOptions, n_steps: int) -> tuple[list[Batch], int]:
+    """Batches of one utterance a row, filled up to the longest, and how many rows they have."""
     sequences = [s for s in loader.sequences(range(loader.n_shards), "train") if len(s.inputs) <= given.seq_len]
-    mean = np.mean([len(s.inputs) for s in sequences])
-    n = max(1, round(given.batch_tokens / mean))
+    n = max(1, round(given.batch_tokens / float(np.mean([len(s.inputs) for s in sequences]))))
     random = np.random.default_rng(0)
     order = np.concatenate([random.permutation(len(sequences)) for _ in range(-(-n * n_steps // len(sequences)))])
     groups = [[sequences[i] for i in order[k * n : (k + 1) * n]] for k in range(n_steps)]
+    whole = [[[Piece(s, 0, len(s.inputs))] for s in group] for group in groups]
+    return [collate(rows, max(len(row[0]) for row in rows)) for rows in whole], n
 
-    def padded(group: list[Any]) -> Batch:
-        length = max(len(s.inputs) for s in group)
-        return collate([[Piece(s, 0, len(s.inputs))] for s in group], length)
 
-    alone = [padded(group) for group in groups]
+def hf_trainer(model: HybridLM, batches: list[Batch], given: TrainOptions, compiled: bool) -> list[tuple[float, float]]:
+    """HF Trainer over the batches in their order: time and processor time at the end of each step."""
+    from transformers import Trainer, TrainerCallback, TrainingArguments
 
     class Clock(TrainerCallback):
         """When each step ended."""
 
         def __init__(self) -> None:
-            self.ends: list[float] = []
+            self.ends: list[tuple[float, float]] = []
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            self.ends.append(time.perf_counter())
+            self.ends.append((time.perf_counter(), time.process_time()))
 
     class Wrapped(torch.nn.Module):
         """What HF Trainer takes: keyword arguments in, a loss out."""
 
-        def __init__(self, model: HybridLM) -> None:
+        def __init__(self) -> None:
             super().__init__()
             self.model = model
 
         def forward(self, batch: Batch) -> dict[str, Any]:
             return {"loss": self.model(batch)[0]}
 
-    def theirs(batches: list[Batch]) -> float:
-        model = build(load_trunk(options.trunk, options.layers), loader.layout, given)
-        make_optimizer(model, given)  # freezes the same weights
-        with tempfile.TemporaryDirectory() as folder:
-            arguments = TrainingArguments(
-                output_dir=folder,
-                per_device_train_batch_size=1,
-                max_steps=len(batches),
-                save_strategy="no",
-                report_to=[],
-                logging_steps=10,
-                disable_tqdm=True,
-                use_cpu=True,
-                learning_rate=given.lr,
-                remove_unused_columns=False,
-            )
-            clock = Clock()
-            trainer = Trainer(
-                Wrapped(model),
-                arguments,
-                train_dataset=batches,
-                data_collator=lambda b: {"batch": b[0]},
-                callbacks=[clock],
-            )
-            # In the order given: which batches the warm steps take is the same each time.
-            trainer._get_train_sampler = lambda *_: SequentialSampler(batches)
-            trainer.train()
-            return sum(b.n_positions for b in batches[WARM:]) / (clock.ends[-1] - clock.ends[WARM - 1])
-
-    def ours() -> float:
-        with tempfile.TemporaryDirectory() as folder:
-            run = given.model_copy(update={"steps": n_steps, "eval_every": 0, "save_every": 10**6})
-            train(run, [options.corpus], options.trunk, Path(folder), lambda line: None)
-            steps = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
-        took = [batch.n_positions / entry["tokens_per_s"] for batch, entry in zip(packed, steps, strict=True)]
-        return sum(batch.n_positions for batch in packed[WARM:]) / sum(took[WARM:])
-
-    ways = {"HF Trainer, padded": lambda: theirs(alone), "HF Trainer, packed": lambda: theirs(packed), "antiphon": ours}
-    found: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(options.repeats):
-        for name, way in ways.items():
-            found[name].append(way())
-    best = {name: float(np.median(values)) for name, values in found.items()}
-    rows = [[name, f"{v:.0f}", f"{best['antiphon'] / v:.2f}"] for name, v in best.items()]
-    print(table(["way", "tokens/s", "antiphon is times as fast"], rows))
-    counts = [f"{sum(b.n_positions for b in batches[WARM:])}" for batches in (alone, packed)]
-    filled = sum(b.n_positions for b in alone) / sum(b.documents.size for b in alone)
-    print(
-        f"{options.steps} steps after {WARM}, median of {options.repeats}, "
-        f"lowest and highest {', '.join(f'{min(v):.0f} {max(v):.0f}' for v in found.values())}; tokens padded {counts[0]}, "
-        f"packed {counts[1]}; padded batches of {n} rows are {1 - filled:.1%} padding"
-    )
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder,
+            per_device_train_batch_size=1,
+            max_steps=len(batches),
+            save_strategy="no",
+            report_to=[],
+            logging_steps=10,
+            disable_tqdm=True,
+            use_cpu=True,
+            bf16=given.precision == "bf16",
+            torch_compile=compiled,
+            learning_rate=given.lr,
+            remove_unused_columns=False,
+        )
+        trainer = Trainer(
+            Wrapped(),
+            arguments,
+            train_dataset=batches,
+            data_collator=lambda b: {"batch": b[0]},
+            callbacks=[clock],
+        )
+        # In the order given: which batches the warm steps take is the same each time.
+        trainer._get_train_sampler = lambda *_: SequentialSampler(batches)
+        trainer.train()
+    return clock.ends
 
 
 def feed(options: argparse.Namespace) -> None:
@@ -272,6 +316,10 @@ def main() -> None:
         p.add_argument("--trunk", type=Path, required=True)
         p.add_argument("--layers", type=int, default=None)
         p.add_argument("--layout", default="taste")
+        p.add_argument("--precision", choices=("float32", "bf16"), default="float32")
+        if name == "compare":
+            p.add_argument("--compile", action="store_true")
+            p.add_argument("--products", action="store_true")
         p.add_argument("--repeats", type=int, default=3)
         if name == "curves":
             p.add_argument("--layouts", default="taste,codec")

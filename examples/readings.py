@@ -71,7 +71,7 @@ def read_aloud(part: list[Reading], folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--sentences", type=int, default=1400, help="how many (default 1,400: some 2 h)")
+    parser.add_argument("--sentences", type=int, default=860, help="how many (default 860: 1.6 h)")
     parser.add_argument("--processes", type=int, default=2)
     args = parser.parse_args()
     folder = args.folder.resolve()

@@ -15,6 +15,7 @@ from torch import nn
 from training.depth import StepLinear
 from training.layouts.base import IGNORE
 from training.packing import PADDING, Batch
+from training.products import product, suits
 
 PEAK_TFLOPS = {
     "H100 NVL": 835.0,
@@ -34,7 +35,7 @@ PEAK_TFLOPS = {
 def peak_flops(device: torch.device) -> float | None:
     """Operations a second that a device can do, in bfloat16; None for one that is not in the table.
 
-    Of a CPU it is measured here, by products of 1,024 x 1,024 float32 matrices on torch's threads.
+    Of a CPU it is measured here, by products of 1,024 x 1,024 float32 matrices by the faster of BLAS and oneDNN.
     """
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
@@ -42,12 +43,13 @@ def peak_flops(device: torch.device) -> float | None:
     if device.type != "cpu":
         return None
     a = torch.ones(1024, 1024)
-    a @ a
     times = []
-    for _ in range(3):
-        started = time.perf_counter()
-        a @ a
-        times.append(time.perf_counter() - started)
+    for multiply in (torch.matmul, *([product] if suits("onednn", device) else [])):
+        multiply(a, a)
+        for _ in range(3):
+            started = time.perf_counter()
+            multiply(a, a)
+            times.append(time.perf_counter() - started)
     return 2 * 1024**3 / min(times)
 
 
@@ -73,6 +75,11 @@ class Flops:
             times = len(model.depth.sizes) + 1 if model.depth.csm else 1
             self.depth = times * _products(model.depth) + sum(_operations(head) for head in model.depth.heads)
 
+        self.latent = 0
+        if model.latent_head is not None:
+            # A flow is asked at several times of each latent.
+            self.latent = _products(model.latent_head) * model.latent_head.draws
+
         self.unit_states = model.ctc.upsample * (_products(model.ctc) + self.speech) if model.ctc is not None else 0
 
     def step(self, batch: Batch) -> float:
@@ -91,6 +98,7 @@ class Flops:
             + self.speech * int(learnt[..., 1 : self.first].any(-1).sum())
             + self.depth * int(learnt[..., self.first :].any(-1).sum())
             + self.unit_states * read
+            + self.latent * batch.n_latents
         )
 
 

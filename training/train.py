@@ -24,12 +24,15 @@ import torch
 
 from schemas import Tokenizer
 from schemas.errors import UserError
+from training.attention import implementation
+from training.bpe import UnitBPE
 from training.checkpoint import Checkpoint, build, load, load_state, newest, save, sweep
 from training.distributed import Ranks, parallel, ranks, unshared, whole
 from training.dpo import DpoTask
 from training.evaluate import held_out_losses
 from training.flops import Flops, peak_flops
-from training.layouts import make
+from training.layouts import Layout, make
+from training.layouts.merged import MergedLayout
 from training.loader import Loader, check_cards, open_corpora
 from training.log import Log, StepLog, heldout_line, peak_memory, step_line
 from training.lora import is_adapter
@@ -38,12 +41,13 @@ from training.mixing import Mixture, ahead
 from training.model import HybridLM, load_trunk
 from training.options import GaussianOptions, TrainOptions
 from training.packing import Batch
+from training.products import suits, through_onednn
 from training.reader import Corpus
 from training.text import load_text
 from training.text_data import TextLoader
 
 FREE = {"steps", "log_every", "eval_every", "save_every", "keep", "device", "threads", "damaged"}
-FREE |= {"accumulate", "parallel", "compile", "attention", "prefetch", "track"}
+FREE |= {"accumulate", "parallel", "compile", "attention", "products", "prefetch", "track"}
 """Options that may differ from those a checkpoint was made with; all others would change what was already trained."""
 
 
@@ -120,10 +124,12 @@ def _train(
         run.progress = replace(run.progress, position=mixture.start())
     run.progress = replace(run.progress, corpora=fingerprints)
     model = run.model = run.model.to(device).train()
-    if options.attention == "flex" or (options.attention == "auto" and device.type == "cuda"):
+    if kind := implementation(options.attention, device, options.compile):
         for lm in (model.trunk, model.base):
             if lm is not None:
-                lm.set_attn_implementation("flex_attention")
+                lm.set_attn_implementation(kind)
+    if suits(options.products, device):
+        through_onednn(model)
     make_trained(model, options)
     # What is called instead of the model; FSDP changes the model in place, so that the optimizer comes after it.
     called = parallel(model, options.parallel, here, device)
@@ -305,6 +311,8 @@ def _begin(options: TrainOptions, cards: dict[str, Tokenizer], folder: Path) -> 
 def _resume(path: Path, options: TrainOptions, cards: dict[str, Tokenizer], say: Callable[[str], None]) -> Checkpoint:
     run = load(path)
     ours, theirs = run.options.model_dump(mode="json"), options.model_dump(mode="json")
+    if merges_again(run.layout, options):
+        theirs["layout"]["bpe"] = ours["layout"]["bpe"]
     changed = [
         f"{name}: {ours[name]} there, {theirs[name]} now"
         for name in ours
@@ -318,6 +326,20 @@ def _resume(path: Path, options: TrainOptions, cards: dict[str, Tokenizer], say:
     say(f"going on from {path}, step {run.progress.step}")
     run.options = options
     return run
+
+
+def merges_again(layout: Layout, options: TrainOptions) -> bool:
+    """Whether the options ask for the merges of units that a checkpoint's layout has, wherever their file lies now, or whether
+    it is there at all. Raises UserError for other merges; DPO has those of its policy.
+    """
+    path = getattr(options.layout, "bpe", None)
+    if not isinstance(layout, MergedLayout) or not path:
+        return False
+    if not options.dpo and Path(path).exists() and UnitBPE.load(Path(path)).sha256 != layout.bpe.sha256:
+        raise UserError(
+            f"{path} is not the file of merges that the checkpoint was trained with: give another --out folder"
+        )
+    return True
 
 
 def make_trained(model: HybridLM, options: TrainOptions) -> dict[str, float]:
@@ -353,6 +375,7 @@ def make_optimizer(model: HybridLM, options: TrainOptions) -> torch.optim.AdamW:
     return torch.optim.AdamW(
         [{"params": ps, "lr": lr, "peak_lr": lr, "weight_decay": decay} for (lr, decay), ps in groups.items()],
         betas=(0.9, 0.95),
+        fused=True,
     )
 
 

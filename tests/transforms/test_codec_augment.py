@@ -13,7 +13,7 @@ from transforms.codec import melspec
 from transforms.codec.augment import Augment, AugmentOptions, reverberant, stretched
 from transforms.resample import resample
 
-NOTHING = AugmentOptions(gain_db=0, curve_db=0, stretch=0, noisy_share=0, room_share=0)
+NOTHING = AugmentOptions(gain_db=0)
 
 
 def seeded(seed: int = 0) -> torch.Generator:

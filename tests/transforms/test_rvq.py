@@ -62,24 +62,6 @@ def test_a_vector_keeps_its_code_whatever_its_company(n: int, seed: int) -> None
     assert torch.equal(rvq.encode(vectors), alone)
 
 
-def test_a_search_comes_nearer_than_the_nearest_code_of_each_level() -> None:
-    rvq, vectors = quantiser(), clouds()
-    projected = rvq.project_in(vectors)
-    assert torch.equal(rvq.search(vectors, 1), rvq.encode(vectors))
-    errors = [float((rvq.latent(rvq.search(vectors, width)) - projected).square().mean()) for width in (1, 2, 8)]
-    assert errors[0] > errors[1] > errors[2]
-
-
-def test_a_search_as_wide_as_the_codes_is_exhaustive() -> None:
-    rvq = ResidualVQ(4, levels=2, size=6, code_dim=4)
-    rvq.codebooks.copy_(torch.randn(2, 6, 4, generator=seeded(6)))
-    vectors = torch.randn(50, 4, generator=seeded(7))
-    projected = rvq.project_in(vectors)
-    sums = (rvq.codebooks[0][:, None] + rvq.codebooks[1][None]).flatten(0, 1)
-    best = torch.cdist(projected, sums).argmin(1)
-    assert torch.equal(rvq.search(vectors, 6), torch.stack([best // 6, best % 6], dim=1))
-
-
 def test_evaluation_leaves_the_codebooks_alone_and_training_moves_them_to_the_data() -> None:
     rvq = quantiser(decay=0.5, dropout=0.0)
     before = rvq.codebooks.clone()

@@ -160,6 +160,7 @@ def test_a_small_fit_lowers_the_loss_and_tells_what_it_reached(fitted) -> None:
     assert figures["heldout_utterances"] == 1
     for mode in ("text", "plain", "quantised"):
         assert 0 < figures[mode]["top1"] <= figures[mode]["top5"] <= 1
+        assert 0 <= figures[mode]["lengths"] <= 1
     assert len(figures["quantised"]["codes_in_use"]) == 3
 
 

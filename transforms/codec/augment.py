@@ -24,18 +24,18 @@ _DB = math.log(10) / 20
 
 
 class AugmentOptions(Options):
-    """How crops are changed, each drawn anew."""
+    """How crops are changed, each drawn anew. By default their gain alone: what more is worth is not known (docs/log.md)."""
 
     gain_db: float = Field(default=6.0, ge=0)
     """Louder or softer by up to this, so that the codec does not depend on how loud a recording is."""
-    curve_db: float = Field(default=6.0, ge=0)
-    """A smooth curve over the bands of up to this, as another microphone would have."""
-    stretch: float = Field(default=0.12, ge=0, lt=1)
-    """The frequency axis is stretched or squeezed by up to this share."""
-    noisy_share: float = Field(default=0.3, ge=0, le=1)
-    """Share of the crops with noise, 10 to 40 dB below the speech."""
-    room_share: float = Field(default=0.15, ge=0, le=1)
-    """Share of the crops with reverberation of 0.15 to 0.6 s, 3 to 15 dB below the speech."""
+    curve_db: float = Field(default=0.0, ge=0)
+    """A smooth curve over the bands of up to this, as another microphone would have; 6 was tried."""
+    stretch: float = Field(default=0.0, ge=0, lt=1)
+    """The frequency axis is stretched or squeezed by up to this share; 0.12 was tried."""
+    noisy_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the crops with noise, 10 to 40 dB below the speech; 0.3 was tried."""
+    room_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the crops with reverberation of 0.15 to 0.6 s, 3 to 15 dB below the speech; 0.15 was tried."""
 
 
 class Augment:

@@ -10,9 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_SEARCHED = 1024
-"""Vectors searched at a time: at a width of 8 and 2,048 codes their distances take 67 MB."""
-
 
 class Quantised(NamedTuple):
     """What a training pass gives.
@@ -103,28 +100,6 @@ class ResidualVQ(nn.Module):
             indices.append(_nearest(residual, codebook))
             residual = residual - codebook[indices[-1]]
         return torch.stack(indices, dim=-1)
-
-    @torch.no_grad()
-    def search(self, vectors: Tensor, width: int) -> Tensor:
-        """`[N, dim]` -> int64 indices `[N, R]` whose sum is nearer than that of `encode`: the `width` best sums are followed
-        from level to level, not one (a beam search; width 1 is `encode`).
-        """
-        return torch.cat([self._search(some, width) for some in vectors.split(_SEARCHED)])
-
-    def _search(self, vectors: Tensor, width: int) -> Tensor:
-        n, code_dim = len(vectors), self.codebooks.shape[-1]
-        residual = self.project_in(vectors)[:, None]
-        indices = torch.zeros(n, 1, 0, dtype=torch.int64, device=vectors.device)
-        for codebook in self.codebooks:
-            left = residual.square().sum(-1, keepdim=True) + codebook.square().sum(-1) - 2 * residual @ codebook.T
-            best = left.flatten(1).topk(min(width, left[0].numel()), largest=False).indices
-            parent, code = best // len(codebook), best % len(codebook)
-            residual = residual.gather(1, parent[..., None].expand(-1, -1, code_dim)) - codebook[code]
-            indices = torch.cat(
-                [indices.gather(1, parent[..., None].expand(-1, -1, indices.shape[2])), code[..., None]], dim=2
-            )
-        # topk sorts: the first is the nearest.
-        return indices[:, 0]
 
     def latent(self, indices: Tensor) -> Tensor:
         """int64 `[N, r]`, the first `r` levels -> their sum in the projected space, `[N, code_dim]`."""

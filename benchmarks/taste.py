@@ -115,11 +115,16 @@ def exchange_by_tts(speech: Speech) -> dict[str, np.ndarray]:
     }
 
 
+def by_tts(u: Utterance) -> bool:
+    """Whether it is one of `examples.readings`."""
+    return str(u.given.get("speaker")).startswith("kokoro-")
+
+
 def pairs_of_readings(read: list[Utterance]) -> list[tuple[Utterance, Utterance]]:
     """Two readings of one text of six words or more, by real readers."""
     by_text: dict[str, list[Utterance]] = defaultdict(list)
     for u in read:
-        if len(u.words) >= 6 and not u.given.get("speed"):
+        if len(u.words) >= 6 and not by_tts(u):
             by_text[u.text].append(u)
     return [p for group in by_text.values() for p in itertools.combinations(group, 2)]
 
@@ -134,7 +139,7 @@ def read_by_tts(kept: list[Utterance], speed: float = 1.3) -> list[tuple[Utteran
     kokoro, aligner = KokoroVoice(SpeakOptions(backend="kokoro"), threads=1), GmmAligner(AlignOptions(backend="gmm"))
     found = []
     for u in kept:
-        if len(u.words) >= 6 and not u.given.get("speed"):
+        if len(u.words) >= 6 and not by_tts(u):
             samples = resample(*kokoro.say(u.text, "af_heart", 0, speed), RATE_HZ)
             words = aligner.align(samples, [word.text for word in u.words], "en")
             found.append((u, Utterance("kokoro", 0, 0, len(samples), samples, RATE_HZ, text=u.text, words=words)))

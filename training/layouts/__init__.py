@@ -88,13 +88,13 @@ def make(options: LayoutOptions, vocabulary: Vocabulary, cards: Mapping[str, Tok
                 f"layout {options.name} needs the {kind} stream, and the corpus has {have}: "
                 f"prepare it with the section `{kind}` in the config"
             )
-    if isinstance(options, UnitLayoutOptions) and options.bpe:
-        assert issubclass(layout, UnitLayout)
-        return merged(layout, options, vocabulary, cards)
         if not cards[kind].sizes and layout is not LatentsLayout:
             raise UserError(
                 f"layout {options.name} needs codes, and {cards[kind].name} gives latents alone: layout latents"
             )
+    if isinstance(options, UnitLayoutOptions) and options.bpe:
+        assert issubclass(layout, UnitLayout)
+        return merged(layout, options, vocabulary, cards)
     return layout(options, vocabulary, cards)
 
 

@@ -20,8 +20,10 @@ from training.options import CtcOptions
 class CtcDecoder(nn.Module):
     """A few causal layers of the trunk's own kind over states of which each is copied `upsample` times.
 
-    The copies differ by their place alone (rotary positions in Llama's kin), those of the first state not at all. A linear head
-    outside says what each copy is.
+    The copies of a state differ by their place alone: attention weighs the states before them otherwise from copy to copy. The
+    first state's would have nothing before them but each other, and so all be the same, and greedy reading could say one unit of
+    the first token at most. So the state before it, BOS's, is read first; what comes of it is dropped. A linear head outside says
+    what each copy is.
     """
 
     def __init__(self, config: Any, upsample: int, options: CtcOptions, random: torch.Generator) -> None:
@@ -39,10 +41,12 @@ class CtcDecoder(nn.Module):
         self.layers.set_input_embeddings(None)  # it reads states
 
     def forward(self, states: Sequence[Tensor]) -> Tensor:
-        """States `[n, D]` of each document -> `[N, T, D]`, of which a document's first `n * upsample` are its own."""
-        copies = pad_sequence([s[upsampled(len(s), self.upsample)] for s in states], batch_first=True)
+        """States `[1 + n, D]` of N documents, BOS's first -> `[N, T, D]`, a document's own in its first `n * upsample`."""
+        copies = pad_sequence(
+            [torch.cat([s[:1], s[1:][upsampled(len(s) - 1, self.upsample)]]) for s in states], batch_first=True
+        )
         # No state sees a later one, and so none the padding behind it.
-        return self.layers(inputs_embeds=copies, use_cache=False).last_hidden_state
+        return self.layers(inputs_embeds=copies, use_cache=False).last_hidden_state[:, 1:]
 
 
 def ctc_losses(logits: Tensor, lengths: Sequence[int], targets: Sequence[Tensor], blank: int) -> Tensor:

@@ -303,7 +303,7 @@ class HybridLM(nn.Module):
         found.latent = self.flow.losses(hidden[_where(own, hidden.device)], target, drawn[..., 1:], times)
 
     def ctc_logits(self, states: Sequence[Tensor]) -> Tensor:
-        """States `[n, D]` of the text tokens of N documents -> `[N, T, units + specials]`, of each copy of each state."""
+        """States `[1 + n, D]` of BOS and n text tokens, of N documents -> `[N, T, units + specials]`, of each token's copies."""
         assert self.ctc
         return self.speech_logits(self.ctc(states))[0]
 
@@ -313,11 +313,13 @@ class HybridLM(nn.Module):
             # Every process has gradients for every weight, if zeros.
             found.ctc = torch.stack([parameter.sum() for parameter in self.ctc.parameters()]).sum()[None] * 0
             return
-        token = (batch.inputs[..., 0] >= 0) & (batch.inputs[..., 0] < self.vocab_size)
-        of = [np.flatnonzero(token[row] & (batch.documents[row] == document)) for row, document, _ in batch.ctc]
+        of = [
+            _read(batch.inputs[row], self.vocab_size, batch.documents[row] == document)
+            for row, document, _ in batch.ctc
+        ]
         states = [hidden[row, torch.from_numpy(at)] for (row, _, _), at in zip(batch.ctc, of, strict=True)]
         targets = [torch.from_numpy(units).to(hidden.device) for _, _, units in batch.ctc]
-        lengths = [len(at) * self.ctc.upsample for at in of]
+        lengths = [(len(at) - 1) * self.ctc.upsample for at in of]
         found.ctc = ctc_losses(self.ctc_logits(states), lengths, targets, self.rows[1].special("blank"))
         found.n_units = batch.n_units
 
@@ -326,10 +328,10 @@ class HybridLM(nn.Module):
         """The units `[U]` of one sequence of inputs `[S, R]`: of each copy the likeliest, repeats merged and blanks removed."""
         ids = torch.from_numpy(inputs).to(self.text_special.weight.device)
         hidden = self.hidden(ids[None], use_cache=False)[0]
-        states = hidden[(ids[:, 0] >= 0) & (ids[:, 0] < self.vocab_size)]
-        if not len(states):
+        at = _read(inputs, self.vocab_size)
+        if len(at) < 2:
             return np.zeros(0, dtype=np.int64)
-        path = self.ctc_logits([states])[0].argmax(-1).cpu().numpy()
+        path = self.ctc_logits([hidden[torch.from_numpy(at)]])[0].argmax(-1).cpu().numpy()
         return collapse(path, self.rows[1].special("blank"))
 
     @torch.no_grad()
@@ -393,6 +395,14 @@ class HybridLM(nn.Module):
         """As `forward`, with the plain losses by stream."""
         total, found = self(batch)
         return total, found.by_stream()
+
+
+def _read(inputs: np.ndarray, vocab_size: int, own: np.ndarray | bool = True) -> np.ndarray:
+    """Where the states are that units are read off, of inputs `[S, R]`: BOS, the first of the `own` positions, and text tokens."""
+    at = np.flatnonzero(np.broadcast_to(own, len(inputs)))
+    token = (inputs[at, 0] >= 0) & (inputs[at, 0] < vocab_size)
+    token[:1] = True
+    return at[token]
 
 
 def _where(mask: Any, device: torch.device) -> tuple[Tensor, Tensor]:

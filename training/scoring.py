@@ -93,12 +93,13 @@ def score_sequences(
 ) -> list[Streams]:
     """The streams of each sequence, in order. Each is scored whole and by itself, `tokens` positions in a batch.
 
-    Sequences that are equal to the bit are scored once, so that they tie.
+    Sequences that are equal to the bit are scored once, so that they tie. Units that are read off by CTC have the probability of
+    all their paths together, among which blanks are no choice to leave out: `restrict` changes nothing there.
     """
     model = checkpoint.model
     was_training = model.training
     model.eval()
-    keys = [hashlib.sha256(s.inputs.tobytes() + s.labels.tobytes()).digest() for s in sequences]
+    keys = [_key(s) for s in sequences]
     first = {key: i for i, key in reversed(list(enumerate(keys)))}
     nothing = {row.name: Stream() for row in model.rows}
     found = {key: nothing for key, i in first.items() if not len(sequences[i].inputs)}
@@ -111,8 +112,21 @@ def score_sequences(
         log_probs = label_log_probs(model, batch, scoring.restrict).cpu().numpy()
         for b, i in enumerate(group):
             found[keys[i]] = _streams(model, log_probs[b], batch.labels[b], scoring.specials)
+        if batch.ctc:
+            losses = model.label_losses(batch).ctc
+            assert losses is not None
+            for (b, _, units), loss in zip(batch.ctc, losses.tolist(), strict=True):
+                found[keys[group[b]]][model.rows[1].name] = Stream(-loss, len(units))
     model.train(was_training)
     return [found[key] for key in keys]
+
+
+def _key(sequence: Laid) -> bytes:
+    """The same for sequences that are equal to the bit."""
+    units = sequence.ctc_targets
+    digest = hashlib.sha256(sequence.inputs.tobytes() + sequence.labels.tobytes())
+    digest.update(b"" if units is None else b"units" + units.astype(np.int64).tobytes())
+    return digest.digest()
 
 
 def _streams(model: HybridLM, log_probs: np.ndarray, labels: np.ndarray, specials: bool) -> Streams:

@@ -75,6 +75,17 @@ def test_loss_is_the_sum_over_all_paths() -> None:
     assert float(found) == pytest.approx(-float(torch.as_tensor(total).log()), rel=1e-5)
 
 
+def test_the_copies_of_each_token_differ(write_corpus: Write, trunk: Path) -> None:
+    """The first token's too, which see BOS: greedy reading could say one unit of them at most, were they the same."""
+    model, batch, _ = packed(write_corpus(n_train=1, n_heldout=0), trunk)
+    states = model.batch_hidden(batch)[0, :3]
+    logits = model.ctc_logits([states])[0]
+    assert logits.shape[0] == 2 * 6
+    for first in (0, 6):
+        apart = (logits[first : first + 6, None] - logits[None, first : first + 6]).abs().amax(-1)
+        assert (apart + torch.eye(6) > 1e-5).all()
+
+
 def test_an_utterance_that_was_cut_is_text_alone(write_corpus: Write, trunk: Path) -> None:
     model, batch, laid = packed(write_corpus(n_train=4, n_heldout=0), trunk)
     length = max(len(s.inputs) for s in laid)

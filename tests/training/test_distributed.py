@@ -1,5 +1,6 @@
 """Several processes, and several parts of a batch, give what one process gives on the whole batch."""
 
+import math
 import os
 import subprocess
 import sys
@@ -11,8 +12,14 @@ import pytest
 import safetensors.torch
 import torch
 
+from tests.training.test_preferences import stored
+from tests.training.test_scoring import checkpoint, rows
 from tests.training.test_train import options, steps_of
 from training.checkpoint import load
+from training.dpo import options_for
+from training.layouts import CodecLayoutOptions
+from training.preferences import Preference
+from training.scoring import lay
 from training.train import train
 
 Write = Callable[..., Path]
@@ -86,6 +93,35 @@ def test_one_two_and_one_process_are_one_run(write_corpus: Write, trunk: Path, t
     found = [entry for entry in steps_of(out) if "heldout" not in entry]
     assert [entry["loss"] for entry in found] == pytest.approx([entry["loss"] for entry in kept], rel=2e-4)
     assert load(out).progress.position == load(tmp_path / "alone").progress.position
+
+
+def test_units_by_ctc_under_two_processes(write_corpus: Write, trunk: Path, tmp_path: Path) -> None:
+    """Also where a process has no document with units in its part: two rows, and the second run's batch has one."""
+    corpus = write_corpus()
+    for name, tokens in (("two", 256), ("one", 128)):
+        wanted = settings(steps=3).model_copy(update={"batch_tokens": tokens})
+        wanted = type(wanted).model_validate(wanted.model_dump() | {"layout": {"name": "llama-omni", "upsample": 12}})
+        train(wanted, [corpus], trunk, tmp_path / f"alone-{name}", lambda line: None)
+        torchrun(wanted, trunk, tmp_path / name, corpus)
+        assert_same(tmp_path / name, tmp_path / f"alone-{name}")
+        assert "units" in steps_of(tmp_path / name)[-2]["streams"]
+
+
+def test_preferences_under_two_processes_and_one(trunk: Path, sentences: list[str], tmp_path: Path) -> None:
+    """DPO with an odd number of pairs: two processes, gone on with by one, are one process all the way."""
+    policy = checkpoint(trunk, CodecLayoutOptions())
+    laid = [lay(policy, row) for row in rows(sentences, range(10))]
+    pairs = [Preference(a.id, a, b) for a, b in zip(laid[:5], laid[5:], strict=True)]
+    folder, path = stored(policy, pairs, tmp_path)
+    changes = {"steps": 4, "lr": 1e-3, "trunk_lr": 1e-3, "warmup": 1, "pairs": 3, "heldout_share": 0.0}
+    wanted = options_for(str(folder), str(path), changes | {"schedule": "constant", "save_every": 2})
+    train(wanted, [], Path(), tmp_path / "alone", lambda line: None)
+    torchrun(wanted.model_copy(update={"steps": 2}), Path(), tmp_path / "varied")
+    train(wanted, [], Path(), tmp_path / "varied", lambda line: None)
+    assert_same(tmp_path / "varied", tmp_path / "alone")
+    losses = [entry["loss"] for entry in steps_of(tmp_path / "varied") if "loss" in entry]
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-3)
+    assert losses[-1] < losses[0] - 1e-2
 
 
 def test_a_signal_to_one_process_stops_both_after_the_same_step(

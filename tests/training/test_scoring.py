@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -176,7 +177,7 @@ def test_every_layout_is_scored_heard_and_read(trunk: Path, sentences: list[str]
     for stream in heard.values():
         assert math.isfinite(stream.total)
         assert stream.total <= 0
-    # No words, no TASTE codes and no turn to answer; LLaMA-Omni's units are learnt by CTC and have no labels.
+    # No words, no TASTE codes and no turn to answer; and without words no states that LLaMA-Omni's units could be read off.
     if name not in ("text", "taste", "speechgpt", "llama-omni"):
         assert sum(stream.labels for stream in heard.values()) > 0
 
@@ -230,3 +231,26 @@ def test_an_interval_holds_its_share(share: float, n: int) -> None:
     low, high = wilson(share, n)
     assert 0 <= low <= share + 1e-9
     assert share - 1e-9 <= high <= 1
+
+
+def test_units_read_off_by_ctc_are_scored(trunk: Path, sentences: list[str]) -> None:
+    """As their training loss has it, whatever the batch; and sequences that differ in their units alone are two."""
+    run = checkpoint(trunk, NAMES["llama-omni"].model_validate({"name": "llama-omni", "upsample": 30}))
+    torch.nn.init.normal_(run.model.speech_head.weight, generator=torch.Generator().manual_seed(0))
+    laid = []
+    for i in range(4):
+        u = utterance(i, sentences[i], CARDS, "train")
+        words = [{"text": w.text, "start_s": w.start_s, "end_s": w.end_s} for w in u.words]
+        row = {"id": str(i), "duration_s": u.duration_s, "words": words}
+        laid.append(lay(run, row | {"units": u.units, "unit_run_lengths": u.unit_run_lengths}))
+    other = replace(laid[0], ctc_targets=laid[0].ctc_targets[::-1].copy())
+    found = score_sequences(run, [*laid, other], Scoring(), tokens=64)
+    for sequence, streams in zip([*laid, other], found, strict=True):
+        alone = run.model.label_losses(collate([[Piece(sequence, 0, len(sequence.inputs))]], len(sequence.inputs)))
+        assert streams["units"].labels == len(sequence.ctc_targets)
+        assert streams["units"].total == pytest.approx(-float(alone.ctc), rel=1e-4)
+    assert found[0]["text"] == found[-1]["text"]
+    assert found[0]["units"].total != found[-1]["units"].total
+    assert score_sequences(run, [other], Scoring(restrict=False))[0]["units"].total == pytest.approx(
+        found[-1]["units"].total, rel=1e-4
+    )

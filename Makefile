@@ -46,8 +46,9 @@ check: .venv/dev  ## lint, format and types
 	$(BIN)/pip install -qq --no-deps --no-build-isolation -e .
 	@touch $@
 
-.venv/dev: .venv/core requirements/dev.txt
+.venv/dev: .venv/core requirements/dev.txt requirements/alone.txt
 	$(BIN)/pip install -qq -r requirements/dev.txt
+	$(BIN)/pip install -qq --no-deps -r requirements/alone.txt
 	@touch $@
 
 lock: .venv/dev  ## resolve requirements/*.in into the pinned *.txt again

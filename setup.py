@@ -28,6 +28,8 @@ setup(
         # torchaudio and torchcodec stay out of the core: a torchaudio that does not load breaks transformers.
         "tts": ["coqui-tts==0.28.0", "torchaudio==2.11.0", "torchcodec==0.13.0"],
         "snac": ["snac==1.2.1"],
+        # What speechtokenizer itself needs for coding; it comes by `pip install --no-deps`, since its list names torchaudio too.
+        "speechtokenizer": ["einops==0.8.2"],
         "train": ["peft==0.21.2", "tensorboard==2.21.0"],
         "faster-whisper": ["faster-whisper==1.2.1", "ctranslate2==4.8.5"],
         "bench": ["torchmetrics==1.9.0", "pesq==0.0.4", "pystoi==0.4.1", "matplotlib==3.11.2"],

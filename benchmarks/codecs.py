@@ -19,6 +19,7 @@ from benchmarks.common import Clip, clips, machine, table
 from schemas import Block, Utterance
 from transforms.codec import melspec
 from transforms.codec.hifigan import Vocoder
+from transforms.codec.latents import continuous, stored
 from transforms.codec.stage import CodecOptions, card, make_codec
 from transforms.normalize import normalize
 from transforms.resample import resample
@@ -27,6 +28,7 @@ from transforms.transcribe.stage import Transcribe, TranscribeOptions
 RATE_HZ = 16000
 
 CODECS = {
+    "mel, latents": CodecOptions(latents=True),
     "mel, 4 codebooks": CodecOptions(),
     "mel, 3 codebooks": CodecOptions(n_codebooks=3),
     "mel, 2 codebooks": CodecOptions(n_codebooks=2),
@@ -50,17 +52,27 @@ class Run:
 
 
 def coded(found: list[Clip], options: CodecOptions) -> Run:
-    """Every clip through a codec and back."""
+    """Every clip through a codec and back: through its codes, or its latents as they are stored."""
     codec = make_codec(options)
-    run = Run([], f"{card(options, codec).bits_per_s / 1000:.2f}")
+    about = card(options, codec)
+    run = Run([], f"{(8 * about.latent_bytes_per_s or about.bits_per_s) / 1000:.2f}")
+
+    def encode(samples: np.ndarray) -> np.ndarray:
+        if not about.latents:
+            return codec.encode(samples)
+        return stored(about, continuous(codec, options.model).encode_latents(samples), len(samples)).latents
+
+    def decode(coded: np.ndarray) -> np.ndarray:
+        return continuous(codec, options.model).decode_latents(coded) if about.latents else codec.decode(coded)
+
     # The vocoder is loaded at the first decoding, which is no part of its speed.
-    codec.decode(codec.encode(np.zeros(codec.hop, dtype=np.float32)))
+    decode(encode(np.zeros(codec.hop, dtype=np.float32)))
     for clip in found:
         samples = resample(clip.samples, clip.rate_hz, codec.sample_rate_hz)
         started = time.process_time()
-        codes = codec.encode(samples)
+        codes = encode(samples)
         encoded = time.process_time()
-        made = codec.decode(codes)
+        made = decode(codes)
         run.encode_s += encoded - started
         run.decode_s += time.process_time() - encoded
         run.heard.append(resample(made, codec.sample_rate_hz, RATE_HZ)[: len(clip.samples)])

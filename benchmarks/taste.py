@@ -1,6 +1,6 @@
 """Do TASTE codes carry how a sentence is said? Kept-out speakers said again with codes and from the text alone; codes exchanged.
 
-python -m benchmarks.taste CORPUS [--model NAME] [--clips N] [--heard N] [--picture FILE]
+python -m benchmarks.taste CORPUS [--model NAME] [--clips N] [--heard N] [--read] [--picture FILE]
 
 CORPUS has text, word times and units (`python -m examples.embedded taste` makes one). `--picture` needs matplotlib.
 """
@@ -19,8 +19,9 @@ from pipeline.fit import utterances
 from schemas import Utterance
 from transforms.espeak import speak
 from transforms.resample import resample
-from transforms.taste.aggregator import FRAME_HZ, RATE_HZ
-from transforms.taste.examples import heldout_speakers, word_ends
+from transforms.taste.aggregator import RATE_HZ
+from transforms.taste.examples import heldout_speakers
+from transforms.taste.fit_sound import frame_words
 from transforms.taste.speech import Drawing, Said, Speech
 from transforms.transcribe.stage import Transcribe, TranscribeOptions
 
@@ -33,18 +34,16 @@ PHRASE = (5, 10)
 
 
 class Again(NamedTuple):
-    """A sentence said again: its units, and seconds of each word, `[W]`, beside those of the original."""
+    """Seconds of each word of a sentence said again, `[W]`, beside those of the original."""
 
-    said: Said
     made_s: np.ndarray
     real_s: np.ndarray
 
 
 def real_durations(utterance: Utterance) -> np.ndarray:
-    """float64 `[W]`: seconds from the start of each word to that of the next, on the units' frames."""
-    ends = word_ends(utterance.unit_run_lengths, [word.start_s for word in utterance.words])
-    frames = np.cumsum(utterance.unit_run_lengths)[ends - 1]
-    return np.diff(frames, prepend=0) / FRAME_HZ
+    """float64 `[W]`: seconds from the start of each word to that of the next, the first from the beginning, the last to the end."""
+    starts = [word.start_s for word in utterance.words]
+    return np.diff([0.0, *starts[1:], utterance.duration_s])
 
 
 def codes_of(speech: Speech, samples: np.ndarray, rate_hz: int, text: str) -> np.ndarray:
@@ -65,38 +64,41 @@ def error_rate(heard: list[tuple[str, np.ndarray, int]], recogniser: Transcribe)
     return f"{word_error_rate([text for text, _, _ in heard], sounds, recogniser):.1%}"
 
 
-def reconstruct(speech: Speech, kept: list[Utterance], n_heard: int) -> str:
-    """The table of what comes back with codes, and from the text alone."""
+def reconstruct(speech: Speech, kept: list[Utterance], n_heard: int, temperature: float) -> str:
+    """The table of what comes back with codes, from the text alone, and from the real units (the sound network's share)."""
     recogniser = Transcribe(TranscribeOptions())
     if n_heard:
         recogniser.setup()
-    rows = []
-    original = [(u.text, u.samples, u.rate_hz) for u in kept[:n_heard]]
-    rows.append(["the original", "1", "0", "1", error_rate(original, recogniser) if n_heard else ""])
+    some = kept[:: max(1, len(kept) // n_heard)][:n_heard] if n_heard else []
+    original = [(u.text, u.samples, u.rate_hz) for u in some]
+    rows = [["the original", "", "", "", error_rate(original, recogniser) if some else ""]]
     for name in ("text and codes", "text alone"):
-        found, heard = [], []
-        for u in kept:
-            codes = codes_of(speech, u.samples, u.rate_hz, u.text) if name != "text alone" else None
-            voice = speech.voice(u)
-            said = speech.say(u.text, codes, voice)
-            found.append(Again(said, said.word_durations_s(len(u.words)), real_durations(u)))
-            if len(heard) < n_heard:
-                heard.append((u.text, speech.samples(said, codes, voice), speech.rate_hz))
-        rows.append([name, *consistency(found), error_rate(heard, recogniser) if n_heard else ""])
+        coded = {u.id: codes_of(speech, u.samples, u.rate_hz, u.text) if "codes" in name else None for u in kept}
+        found = [Again(speech.word_lengths_s(u.text, coded[u.id], speech.voice(u)), real_durations(u)) for u in kept]
+        heard = []
+        for u in some:
+            said = speech.say(u.text, coded[u.id], speech.voice(u), Drawing(temperature=temperature))
+            heard.append((u.text, speech.samples(said, coded[u.id], speech.voice(u)), speech.rate_hz))
+        rows.append([name, *consistency(found), error_rate(heard, recogniser) if some else ""])
+    if some:
+        rows.append(["its own units and codes", "", "", "", error_rate([again(speech, u) for u in some], recogniser)])
     return table(["said again from", "words within 50 ms", "mean difference, ms", "r of lengths", "WER"], rows)
+
+
+def again(speech: Speech, u: Utterance) -> tuple[str, np.ndarray, int]:
+    """An utterance's own units and codes as sound."""
+    n_frames = int(u.unit_run_lengths.sum())
+    words = frame_words([word.start_s for word in u.words], n_frames)
+    units = np.repeat(u.units, u.unit_run_lengths).astype(np.int64)
+    said = Said(units, np.ones(n_frames, dtype=np.int64), words)
+    codes = codes_of(speech, u.samples, u.rate_hz, u.text)
+    return u.text, speech.samples(said, codes, speech.voice(u)), speech.rate_hz
 
 
 def exchanged(mine: np.ndarray, other: np.ndarray, phrase: tuple[int, int]) -> np.ndarray:
     """`[W, R]` codes with those of a phrase, words a to b, taken from another reading."""
     first, last = phrase
     return np.concatenate([mine[:first], other[first:last], mine[last:]])
-
-
-def mean_durations(speech: Speech, text: str, codes: np.ndarray, voice: np.ndarray, seeds: int = 5) -> np.ndarray:
-    """`[W]`: mean seconds of each word over draws."""
-    n_words = len(codes)
-    drawn = [speech.say(text, codes, voice, Drawing(seed=seed)).word_durations_s(n_words) for seed in range(seeds)]
-    return np.mean(drawn, axis=0)
 
 
 def exchange_by_tts(speech: Speech) -> dict[str, np.ndarray]:
@@ -106,20 +108,46 @@ def exchange_by_tts(speech: Speech) -> dict[str, np.ndarray]:
     samples, rate_hz = read["slow"]
     voice = speech.voice(Utterance("tts", -1, 0, len(samples), samples, rate_hz))
     return {
-        "slow": mean_durations(speech, SENTENCE, codes["slow"], voice),
-        "slow, phrase quick": mean_durations(speech, SENTENCE, exchanged(codes["slow"], codes["quick"], PHRASE), voice),
-        "quick, phrase slow": mean_durations(speech, SENTENCE, exchanged(codes["quick"], codes["slow"], PHRASE), voice),
-        "quick": mean_durations(speech, SENTENCE, codes["quick"], voice),
+        "slow": speech.word_lengths_s(SENTENCE, codes["slow"], voice),
+        "slow, phrase quick": speech.word_lengths_s(SENTENCE, exchanged(codes["slow"], codes["quick"], PHRASE), voice),
+        "quick, phrase slow": speech.word_lengths_s(SENTENCE, exchanged(codes["quick"], codes["slow"], PHRASE), voice),
+        "quick": speech.word_lengths_s(SENTENCE, codes["quick"], voice),
     }
 
 
-def exchange_by_readers(speech: Speech, read: list[Utterance], most: int) -> str:
-    """The pairs of readings of one text that differ most in speed: how the length of its middle third follows the codes."""
+def by_tts(u: Utterance) -> bool:
+    """Whether it is one of `examples.readings`."""
+    return str(u.given.get("speaker")).startswith("kokoro-")
+
+
+def pairs_of_readings(read: list[Utterance]) -> list[tuple[Utterance, Utterance]]:
+    """Two readings of one text of six words or more, by real readers."""
     by_text: dict[str, list[Utterance]] = defaultdict(list)
     for u in read:
-        if len(u.words) >= 6:
+        if len(u.words) >= 6 and not by_tts(u):
             by_text[u.text].append(u)
-    pairs = [p for group in by_text.values() for p in itertools.combinations(group, 2)]
+    return [p for group in by_text.values() for p in itertools.combinations(group, 2)]
+
+
+def read_by_tts(kept: list[Utterance], speed: float = 1.3) -> list[tuple[Utterance, Utterance]]:
+    """Each real reading of six words or more of a kept-out speaker, and the same sentence read quickly by Kokoro."""
+    from transforms.align.gmm import GmmAligner
+    from transforms.align.stage import AlignOptions
+    from transforms.dialogue.kokoro import KokoroVoice
+    from transforms.dialogue.speak import SpeakOptions
+
+    kokoro, aligner = KokoroVoice(SpeakOptions(backend="kokoro"), threads=1), GmmAligner(AlignOptions(backend="gmm"))
+    found = []
+    for u in kept:
+        if len(u.words) >= 6 and not by_tts(u):
+            samples = resample(*kokoro.say(u.text, "af_heart", 0, speed), RATE_HZ)
+            words = aligner.align(samples, [word.text for word in u.words], "en")
+            found.append((u, Utterance("kokoro", 0, 0, len(samples), samples, RATE_HZ, text=u.text, words=words)))
+    return found
+
+
+def exchange_by_readers(speech: Speech, pairs: list[tuple[Utterance, Utterance]], most: int) -> str:
+    """The pairs of readings of one text that differ most in speed: how the length of its middle third follows the codes."""
     if not pairs:
         return ""
     phrases = [(len(a.words) // 3, 2 * len(a.words) // 3) for a, _ in pairs]
@@ -136,21 +164,21 @@ def exchange_by_readers(speech: Speech, read: list[Utterance], most: int) -> str
         (a, b), phrase = pairs[at], phrases[at]
         mine, other = (codes_of(speech, u.samples, u.rate_hz, u.text) for u in (a, b))
         voice = speech.voice(a)
-        before = mean_durations(speech, a.text, mine, voice, 3)
-        after = mean_durations(speech, a.text, exchanged(mine, other, phrase), voice, 3)
+        before = speech.word_lengths_s(a.text, mine, voice)
+        after = speech.word_lengths_s(a.text, exchanged(mine, other, phrase), voice)
         real.append(np.log(seconds(real_durations(b), phrase) / seconds(real_durations(a), phrase)))
         inside.append(np.log(seconds(after, phrase) / seconds(before, phrase)))
         rest_before, rest_after = before.sum() - seconds(before, phrase), after.sum() - seconds(after, phrase)
         outside.append(np.log(rest_after / rest_before))
     same = float(np.mean(np.sign(inside) == np.sign(real)))
     rows = [
-        ["real readings, phrase", f"{np.exp(np.mean(np.abs(real))):.2f}", "", ""],
+        ["the readings themselves, phrase", f"{np.exp(np.mean(np.abs(real))):.2f}", "", ""],
         ["codes exchanged, phrase", f"{np.exp(np.mean(np.sign(real) * inside)):.2f}", f"{same:.0%}",
          f"{np.corrcoef(real, inside)[0, 1]:.2f}"],
         ["codes exchanged, other words", f"{np.exp(np.mean(np.sign(real) * outside)):.2f}", "",
          f"{np.corrcoef(real, outside)[0, 1]:.2f}"],
     ]  # fmt: skip
-    head = [f"{len(inside)} pairs of readers", "longer over shorter", "right direction", "r with the real ratio"]
+    head = [f"{len(inside)} pairs of readings", "longer over shorter", "right direction", "r with the real ratio"]
     return table(head, rows)
 
 
@@ -189,7 +217,9 @@ def main() -> None:
     parser.add_argument("--model", default="antiphon-taste")
     parser.add_argument("--clips", type=int, default=60, help="sentences of kept-out speakers")
     parser.add_argument("--heard", type=int, default=20, help="of them as sound, for the word error rate")
+    parser.add_argument("--temperature", type=float, default=0.3, help="at which units are drawn (default 0.3)")
     parser.add_argument("--pairs", type=int, default=30, help="pairs of readers of one sentence")
+    parser.add_argument("--read", action="store_true", help="exchange with what Kokoro reads, which must be pulled")
     parser.add_argument("--picture", help="png file")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -211,12 +241,14 @@ def main() -> None:
     if args.picture:
         draw(durations, args.picture)
     # Hardly two of those kept out read the same sentence: these readers may be among those fitted on.
-    readers = exchange_by_readers(speech, everybody, args.pairs)
-    if readers:
-        print(f"\n{readers}\n", flush=True)
+    readers = exchange_by_readers(speech, pairs_of_readings(everybody), args.pairs)
+    print(f"\n{readers or 'no sentence of six words or more was read twice by real readers'}\n", flush=True)
+    if args.read:
+        print("real readers kept out, and the same sentence read quickly by Kokoro\n")
+        print(exchange_by_readers(speech, read_by_tts(kept), args.pairs), flush=True)
     print(f"{len(kept[: args.clips])} sentences of {len(out)} speakers kept out; WER on {args.heard}\n", flush=True)
     step = max(1, len(kept) // args.clips)
-    print(reconstruct(speech, kept[::step][: args.clips], args.heard))
+    print(reconstruct(speech, kept[::step][: args.clips], args.heard, args.temperature))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""How what lies in `transforms/embedded` is fitted: a manifest, a corpus, seven fits.
+"""How what lies in `transforms/embedded` is fitted: manifests, corpora, seven fits.
 
 python -m examples.embedded [--work FOLDER] [units] [codec] [taste] [align] [chars] [overlap]
 
-Data: speechocean762's training set (2,500 sentences, 2.9 h, 125 speakers; CC BY 4.0), in the folder beside the project. On two
-cores without a GPU: some minutes for the corpus and the units, and on one core each a quarter of an hour for the codec and half
-an hour for TASTE; the aligner's phone classifier takes some 8 minutes, its head of letters 15, the overlap detector 2.
+Data: speechocean762's training set (2,500 sentences, 2.9 h, 125 speakers; CC BY 4.0), in the folder beside the project; for TASTE
+also what `python -m examples.readings WORK/readings` makes first. On two cores without a GPU: some minutes for a corpus and the
+units, and on one core each a quarter of an hour for the codec and half an hour for TASTE; the aligner's phone classifier takes some
+8 minutes, its head of letters 15, the overlap detector 2.
 """
 
 import argparse
@@ -26,17 +27,15 @@ FILES = {
 }
 RECIPES = {
     # What the committed files were fitted with, where it is not the default; tests/transforms/test_taste.py compares.
-    "taste": {
-        "steps_text": 300,
-        "steps_plain": 1200,
-        "steps_quantised": 1500,
-        "dropout": 0.1,
-        "evaluate_every": 0,
-        "bfloat16": True,
-    },
+    "taste": {"steps_text": 300, "steps_plain": 500, "steps_quantised": 800, "bfloat16": True},
     "sound": {"steps": 1200, "bfloat16": True},
 }
 DATA = "speechocean762 train: 2,500 sentences, 2.9 h, 125 speakers (CC BY 4.0)"
+BOTH = f"{DATA}; and 860 sentences of LJSpeech (public domain) read by Kokoro-82M (Apache-2.0), 1.6 h, 28 voices"
+WITHOUT = {what: ("taste=null", *(["units=null"] if what == "units" else [])) for what in FILES}
+"""Stages that are left out of the corpus of a fit."""
+WITH_READINGS = ("taste", "sound")
+"""Fits whose data are BOTH."""
 
 
 def written(text: str) -> str:
@@ -60,7 +59,7 @@ def antiphon(*arguments: str) -> None:
 
 
 def fit(what: str, corpus: str, out: Path) -> None:
-    options = {"data": DATA, **RECIPES.get(what, {})}
+    options = {"data": BOTH if what in WITH_READINGS else DATA, **RECIPES.get(what, {})}
     sets = [word for name, value in options.items() for word in ("--set", f"{name}={json.dumps(value)}")]
     antiphon("fit", what, corpus, "--out", str(out), *sets)
 
@@ -73,24 +72,30 @@ def main() -> None:
     work = args.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     manifest(work / "manifest.jsonl")
-    settings = work / "config.yaml"
-    settings.write_text(
-        f"sources: [{json.dumps(str(work / 'manifest.jsonl'))}]\n"
-        "segment: {backend: none, min_s: 0.5}\ntranscribe: {backend: given}\nalign: {backend: gmm}\n"
-        # Learners' accents pull the alignment's score down, and the fits need no times.
-        "filter: {min_align_score: null}\ncodec: null\n"
-    )
-    corpus = str(work / "corpus")
     for what in args.what or FILES:
+        sources = [work / "manifest.jsonl"]
+        if what in WITH_READINGS:
+            sources.append(work / "readings" / "manifest.jsonl")
         # Prepared again before each fit: TASTE needs the units that were just fitted, and resuming costs nothing.
-        without = ["--set", "taste=null", *(["--set", "units=null"] if what == "units" else [])]
-        antiphon("prepare", str(settings), "--out", corpus, *without)
+        corpus = prepare(work / what if what in WITH_READINGS else work / "corpus", sources, *WITHOUT.get(what, ()))
         out = EMBEDDED if what == "taste" else EMBEDDED / FILES[what]
         fit(what, corpus, out)
         if what == "taste":
             # What makes its codes sound is fitted on the codes of the tokenizer that was just written.
-            antiphon("prepare", str(settings), "--out", str(work / "coded"))
-            fit("sound", str(work / "coded"), EMBEDDED / "antiphon-taste-sound.safetensors")
+            fit("sound", prepare(work / "coded", sources), EMBEDDED / "antiphon-taste-sound.safetensors")
+
+
+def prepare(out: Path, sources: list[Path], *settings: str) -> str:
+    """A corpus of the manifests' clips with given texts, word times, units and TASTE codes."""
+    config = out.with_suffix(".yaml")
+    config.write_text(
+        f"sources: {json.dumps([str(source) for source in sources])}\n"
+        "segment: {backend: none, min_s: 0.5}\ntranscribe: {backend: given}\nalign: {backend: gmm}\n"
+        # Learners' accents pull the alignment's score down, and the fits need no times.
+        "filter: {min_align_score: null}\ncodec: null\n"
+    )
+    antiphon("prepare", str(config), "--out", str(out), *(f"--set={setting}" for setting in settings))
+    return str(out)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 python -m examples.layouts CORPUS DIALOGUES > docs/layouts.md
 
-CORPUS: made with configs/demo.yaml, or any other with words, units, codec and TASTE codes. DIALOGUES: made by `antiphon dialogues`.
+CORPUS: made with configs/demo.yaml and `--set codec.latents=true`, or any other with words, units, codec codes, latents and
+TASTE codes. DIALOGUES: made by `antiphon dialogues`.
 """
 
 import argparse
@@ -18,6 +19,8 @@ from training.text import load_text
 from transforms.weights import locate
 
 STEPS = 22
+FIRST = {"latents": 22}
+"""By layout: from which step on, where the first ones hold text alone."""
 
 SYSTEMS = {
     "taste": ("TASLM: fused, codes one word late", "taste, words"),
@@ -47,6 +50,7 @@ SYSTEMS = {
     "vall-e": ("VALL-E: text, then coarse-first", "codec, words"),
     "audiolm-coarse": ("AudioLM's second stage: units, then coarse codes", "units, codec"),
     "audiolm-fine": ("AudioLM's third stage: coarse codes, then fine ones", "codec"),
+    "latents": ("CALM, SALAD: text, then continuous latents", "codec with `codec.latents`, words"),
 }
 """By layout: whose it is, and what it needs of a row."""
 
@@ -82,7 +86,7 @@ it (CosyVoice 2, LLaMA-Omni2, CSM, VALL-E). In the tables below, an id in bracke
 **Sampling** (`training.generate`): text to speech and the continuation of speech where the layout has both. Not possible: new
 words in layouts without text (units, step-audio, and the orders of codebooks unless `text_first`), and anything but a row to
 start from in speechgpt, audiolm-coarse and audiolm-fine; each says so. After words without speech most layouts say these words
-and no more; after speech, text goes on as the model wants. `antiphon speak` turns codec codes into sound.
+and no more; after speech, text goes on as the model wants. `antiphon speak` turns codec codes, and latents, into sound.
 
 **Text alone** (`Layout.text_only`) fits into the rows of every layout, for batches that keep the trunk's language.
 
@@ -93,7 +97,7 @@ rates.
 
 Drawn below, by `python -m examples.layouts`, from one row of LJSpeech (9.65 s; public domain) and one dialogue spoken by a TTS,
 with the embedded tokenizers and the tokenizer of stories15m; "a second" is steps for each second of sound in that row. An id in
-brackets is given and not learnt; a dot is nothing.
+brackets is given and not learnt; a dot is nothing. Of a latent its first number is shown, normalised.
 """
 
 
@@ -146,7 +150,7 @@ def example(options: LayoutOptions, corpora: list[str]) -> tuple[Layout, str, fl
             for shard in corpus.shards:
                 for found in layout.examples(corpus.rows(None, layout.columns, shards=[shard]), text.encode):
                     laid = layout.apply(found)
-                    lines = draw(layout, laid, written, STEPS, width=110)
+                    lines = draw(layout, laid, written, STEPS, width=110, first=FIRST.get(layout.name, 0))
                     drawn = "\n".join([f"{found.audio_s:.2f} s: {summary(layout, laid)}", *lines]).rstrip()
                     return layout, drawn, len(laid.inputs) / found.audio_s
         except ValueError as error:

@@ -207,7 +207,7 @@ def parser() -> argparse.ArgumentParser:
     )
 
     p = command("fit", "fit a tokenizer, a head of the aligners, or the overlap detector, on a corpus")
-    p.add_argument("what", choices=["units", "bpe", "codec", "taste", "sound", "align", "chars", "overlap"])
+    p.add_argument("what", choices=["units", "bpe", "codec", "latents", "taste", "sound", "align", "chars", "overlap"])
     p.add_argument("corpus", metavar="CORPUS")
     p.add_argument(
         "--out", required=True, metavar="FILE", help="the .safetensors file to write (bpe: .json; taste: a folder)"
@@ -249,7 +249,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("checkpoint", metavar="CHECKPOINT", help="folder of `antiphon train`; with --from taste, a corpus")
     p.add_argument("--text", default="", help="what it shall say first")
-    p.add_argument("--out", required=True, metavar="WAV", help="the wav file to write")
+    p.add_argument("--out", required=True, metavar="WAV", help="the wav file to write; units: a .json file")
     p.add_argument("--max-s", type=float, default=8.0, help="seconds of speech at the most (default 8)")
     p.add_argument("--seed", type=int, default=0, help="the same seed says the same (default 0)")
     p.add_argument(

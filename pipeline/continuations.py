@@ -135,7 +135,7 @@ class Judges:
 
     def __init__(self, run: Checkpoint, options: PromptOptions, dnsmos: bool = False) -> None:
         """Raises UserError where the layout has no codec codes, MissingWeights where weights are not on this machine."""
-        if "codec" not in run.layout.kinds:
+        if "codec" not in run.layout.kinds or run.layout.latent_dim:
             raise UserError(
                 f"{run.path}: layout {run.layout.name} has no codec codes, which alone are made sound here; "
                 "continuations of the others cannot be heard"

@@ -67,7 +67,7 @@ def run_fit(
         assert isinstance(options, FitUnitsOptions)
         print(fit_units_of(corpus, options, beam_args, say))
         return 0
-    if what == "bpe":
+    if what in ("bpe", "latents"):
         print(fit(corpus, options))
         return 0
     try:
@@ -107,6 +107,10 @@ def _fit(what: str) -> tuple[type[Options], Callable[..., Any]]:
         from pipeline.fit_bpe import FitBpeOptions, fit_bpe
 
         return FitBpeOptions, fit_bpe
+    if what == "latents":
+        from pipeline.fit_latents import FitLatentsOptions, fit_latents
+
+        return FitLatentsOptions, fit_latents
     if what == "codec":
         from transforms.codec.fit import FitCodecOptions, fit_codec
 

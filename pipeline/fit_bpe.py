@@ -28,6 +28,8 @@ class FitBpeOptions(Options):
     """Tokens, the units among them."""
     inside_words: bool = False
     """Never merge across the end of a word (by the words' times): for layouts that interleave words and units."""
+    deduplicate: bool = True
+    """Merge units without repeats; false: one unit a frame, so that tokens say how long they last. As the layout has it."""
     min_count: int = Field(2, ge=1)
     """How often a pair must occur to be merged."""
 
@@ -42,10 +44,11 @@ def fit_bpe(corpus: str, options: FitBpeOptions) -> str:
     card = _card(corpus)
     try:
         made = bpe.fit(
-            _sequences(corpus, card, "train"),
+            _rows(corpus, card, "train"),
             card.sizes[0],
             options.size,
             inside_words=options.inside_words,
+            deduplicate=options.deduplicate,
             min_count=options.min_count,
             revision=card.revision,
         )
@@ -85,15 +88,11 @@ def _card(corpus: str) -> Tokenizer:
 
 
 def _rows(corpus: str, card: Tokenizer, split: str) -> Iterator[tuple[np.ndarray, np.ndarray, list[int]]]:
-    from training import bpe
+    from training.layouts.spans import word_borders
 
     for row in read_rows(corpus):
         if row["split"] == split and row["units"] is not None:
             units, run_lengths = np.asarray(row["units"]), np.asarray(row["unit_run_lengths"])
             words: list[dict[str, Any]] = row["words"] or []
-            yield units, run_lengths, bpe.word_ends(run_lengths, [w["end_s"] for w in words], card.rate_hz)
-
-
-def _sequences(corpus: str, card: Tokenizer, split: str) -> Iterator[tuple[np.ndarray, list[int]]]:
-    for units, _, ends in _rows(corpus, card, split):
-        yield units, ends
+            starts_s, ends_s = (np.array([w[at] for w in words], dtype=np.float64) for at in ("start_s", "end_s"))
+            yield units, run_lengths, word_borders(starts_s, ends_s, run_lengths, card.rate_hz).tolist()

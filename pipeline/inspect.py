@@ -44,6 +44,10 @@ def describe_row(row: Mapping[str, Any]) -> str:
     if row["codec_codes"] is not None:
         books = row["codec_codes"]
         lines.append(f"  codec  {len(books)} x {len(books[0])}: " + " | ".join(_head(book, 6) for book in books[:4]))
+    if row.get("codec_latents") is not None:
+        values = row["codec_latents"]
+        width = len(values[0]) if values else 0
+        lines.append(f"  latent {len(values)} x {width}: " + " ".join(f"{x:.2f}" for x in (values or [[]])[0][:8]))
     if row["taste_codes"] is not None:
         lines.append("  taste  " + " ".join("/".join(map(str, codes)) for codes in row["taste_codes"][:8]))
     # A corpus of an older version has fewer columns.

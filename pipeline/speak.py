@@ -1,14 +1,19 @@
-"""`antiphon speak`: a trained model goes on from a prompt; its codes become sound again."""
+"""`antiphon speak`: a trained model goes on from a prompt; its codes or latents become sound again, its units a file."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from schemas import Tokenizer
 from schemas.errors import UserError
 from transforms.codec.codec import BACKENDS
-from transforms.codec.stage import CodecOptions, card, decode_codes, make_codec
+from transforms.codec.stage import CodecOptions, card, decode_codes, decode_latents, make_codec
+
+if TYPE_CHECKING:
+    from training.generate import Generation
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,18 @@ class Spoken:
         return f"{self.text}\n{self.wav}: {self.seconds:.2f} s{left}"
 
 
+@dataclass(frozen=True)
+class SpokenUnits:
+    """What was said in units: the text, how many units, and the JSON file they are in."""
+
+    text: str
+    units: int
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{self.text}\n{self.path}: {self.units} units, which no vocoder here turns into sound"
+
+
 def speak(
     checkpoint: str | Path,
     text: str,
@@ -34,8 +51,8 @@ def speak(
     seed: int = 0,
     temperature: float = 0.8,
     codec: str | None = None,
-) -> Spoken:
-    """Say `text`, go on from it, and write the sound to the wav file `out`.
+) -> Spoken | SpokenUnits:
+    """Say `text`, go on from it, and write the sound to the wav file `out`, or units to a .json file (see `write_units`).
 
     Args:
         checkpoint: a folder of `antiphon train`. max_s: seconds of sound at the most.
@@ -49,18 +66,24 @@ def speak(
     from training.generate import Sampling, generate
 
     run = load(Path(checkpoint))
+    sampling = Sampling(temperature=temperature, seed=seed)
+    if run.layout.kinds == ("units",) and Path(out).suffix == ".json":
+        return write_units(Path(out), generate(run, text, max_s=max_s, sampling=sampling), run.cards["units"])
     if run.layout.kind not in ("codec", "taste"):
         raise UserError(
-            f"{run.path}: layout {run.layout.name} says {run.layout.kind} codes, which nothing here turns into sound; "
-            "train with `layout.name: codec` or `taste` to hear the model"
+            f"{run.path}: layout {run.layout.name} says {run.layout.kind or 'no'} codes, which nothing here turns into sound; "
+            "train with `layout.name: codec`, `taste` or `latents` to hear the model, or write units to an --out that ends in .json"
         )
-    sampling = Sampling(temperature=temperature, seed=seed)
     if run.layout.kind == "taste":
         from pipeline.speak_taste import sound_of_words, speech_of
 
         speech = speech_of(run.cards["taste"], codec)
         said = generate(run, text, max_s=max_s, sampling=sampling)
         samples, rate_hz = sound_of_words(speech, said.words, said.codes, seed)
+    elif run.layout.latent_dim:
+        options = codec_options(run.cards["codec"], codec)
+        said = generate(run, text, max_s=max_s, sampling=sampling)
+        samples, rate_hz = decode_latents(options, said.latents)
     else:
         options = codec_options(run.cards["codec"], codec)
         said = generate(run, text, max_s=max_s, sampling=sampling)
@@ -73,6 +96,14 @@ def speak(
     return Spoken(said.text, len(samples) / rate_hz, Path(out), unsaid)
 
 
+def write_units(out: Path, said: "Generation", card: Tokenizer) -> SpokenUnits:
+    """What was said as JSON: `text`, `units` as the layout has them (merged ones taken apart), and `tokenizer`, their card."""
+    made = {"text": said.text, "units": said.units.tolist(), "tokenizer": card.as_json()}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(made, ensure_ascii=False) + "\n", "utf-8")
+    return SpokenUnits(said.text, len(said.units), out)
+
+
 def codec_options(wanted: Tokenizer, model: str | None = None) -> CodecOptions:
     """The options of the codec that made the tokens of a card.
 
@@ -80,7 +111,12 @@ def codec_options(wanted: Tokenizer, model: str | None = None) -> CodecOptions:
     """
     tried = []
     for backend in BACKENDS:
-        options = CodecOptions(backend=backend, model=model or wanted.name, n_codebooks=len(wanted.sizes))  # type: ignore[arg-type]
+        options = CodecOptions(
+            backend=backend,  # type: ignore[arg-type]
+            model=model or wanted.name,
+            n_codebooks=len(wanted.sizes) or None,
+            latents=wanted.latents is not None,
+        )
         try:
             found = card(options, make_codec(options))
         except (UserError, OSError, ValueError) as error:

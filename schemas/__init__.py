@@ -7,7 +7,7 @@ in memory), `block` (the element of the pipeline), `record` (one row, in Parquet
 from schemas.block import Block, Piece
 from schemas.commit import Commit
 from schemas.rejection import FAULTS, SILENCE, SOURCE_FAULTS, Reason, Rejection
-from schemas.tokenizer import Tokenizer
+from schemas.tokenizer import Latents, Tokenizer
 from schemas.utterance import Label, Utterance, Word
 
 SCHEMA_VERSION = 1
@@ -21,6 +21,7 @@ __all__ = [
     "Block",
     "Commit",
     "Label",
+    "Latents",
     "Piece",
     "Reason",
     "Rejection",

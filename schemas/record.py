@@ -6,14 +6,14 @@ every layout.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from schemas.tokenizer import Tokenizer
+from schemas.tokenizer import Latents, Tokenizer
 from schemas.utterance import Label, Span, Utterance, Word
 
 _WORD = pa.struct(
@@ -41,6 +41,9 @@ class Field:
     about: str
     column: bool = False
     """True where the value lives in `Utterance.columns` rather than in an attribute of its own."""
+    only: Callable[[Latents], bool] | None = None
+    """Given what the codec's latents are, whether a shard has the column; a shard of a codec without latents never has it.
+    None: every shard has it."""
 
 
 FIELDS: dict[str, Field] = {
@@ -100,6 +103,16 @@ FIELDS: dict[str, Field] = {
     "units": Field(_TOKENS, "[U] SSL units without repeats"),
     "unit_run_lengths": Field(_TOKENS, "[U] frames that each unit lasts; they sum to the frame count"),
     "codec_codes": Field(pa.list_(_TOKENS), "[K, T] codec codes, codebook by codebook, undelayed"),
+    "codec_latents": Field(
+        pa.list_(pa.list_(pa.float16())),
+        "[T, d] continuous latents, one a frame, not normalised; column there with `codec.latents` only",
+        only=lambda latents: True,
+    ),
+    "codec_latent_variance": Field(
+        pa.list_(pa.list_(pa.float16())),
+        "[T, d] variance of each, where the codec is a VAE that gives it; else no such column",
+        only=lambda latents: latents.variance,
+    ),
     "taste_codes": Field(pa.list_(_TOKENS), "[W, R] one tuple of codes for each word"),
     "taste_latents": Field(
         pa.list_(pa.list_(pa.float16())),
@@ -151,18 +164,27 @@ ARRAYS: dict[str, type[np.generic]] = {
     "units": np.uint16,
     "unit_run_lengths": np.uint16,
     "codec_codes": np.uint16,
+    "codec_latents": np.float16,
+    "codec_latent_variance": np.float16,
     "taste_codes": np.uint16,
     "taste_latents": np.float16,
 }
 """Columns that are arrays, None where their stage did not run, and what each is stored as."""
 
 
+def columns(tokenizers: Mapping[str, Tokenizer]) -> list[str]:
+    """The columns of a shard with tokens of these tokenizers, in order."""
+    latents = tokenizers["codec"].latents if "codec" in tokenizers else None
+    return [n for n, field in FIELDS.items() if field.only is None or (latents is not None and field.only(latents))]
+
+
 def schema(rate_hz: int, tokenizers: Mapping[str, Tokenizer], version: int) -> pa.Schema:
     """Arrow schema of a shard, with the tokenizers' cards (key `antiphon`) and the Audio feature (key `huggingface`)."""
-    fields = pa.schema([pa.field(name, field.type) for name, field in FIELDS.items()])
+    names = columns(tokenizers)
+    fields = pa.schema([pa.field(name, FIELDS[name].type) for name in names])
     cards = {kind: tokenizers[kind].as_json() for kind in sorted(tokenizers)}
     ours = {"schema_version": version, "rate_hz": rate_hz, "tokenizers": cards}
-    features = {name: _feature(field.type) for name, field in FIELDS.items()}
+    features = {name: _feature(FIELDS[name].type) for name in names}
     features["audio"] = {"sampling_rate": rate_hz, "_type": "Audio"}
     return fields.with_metadata(
         {"antiphon": json.dumps(ours, sort_keys=True), "huggingface": json.dumps({"info": {"features": features}})}
@@ -191,8 +213,10 @@ def to_row(utterance: Utterance, flac: bytes, text_normalized: str = "") -> dict
     row["words"] = [
         {"text": w.text, "start_s": w.start_s, "end_s": w.end_s, "score": w.score, "how": w.how} for w in u.words
     ]
-    for name in ARRAYS:
-        row[name] = None if getattr(u, name) is None else getattr(u, name).tolist()
+    for name, dtype in ARRAYS.items():
+        value = getattr(u, name)
+        # A latent stays an array: a list of a minute's numbers would be several MB of objects.
+        row[name] = value if value is None else list(value) if dtype is np.float16 else value.tolist()
     row["speaker_embedding"] = [] if u.speaker_embedding is None else u.speaker_embedding.tolist()
     row["speaker_overlaps"] = [{"start_s": x.start_s, "end_s": x.end_s} for x in u.overlaps]
     row["labels"] = [{"name": x.name, "label": x.label, "score": x.score} for x in u.labels]

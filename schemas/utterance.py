@@ -63,7 +63,8 @@ class Utterance:
         language: ISO 639-1 code. origin: "human" or "tts". split: "train" or "heldout", by recording.
         text: the transcript. words: its words in order; `" ".join(w.text for w in words)` is `text` with single spaces.
         units, unit_run_lengths: `[U]` de-duplicated SSL units and how many frames each lasts.
-        codec_codes: `[K, T]`, undelayed. taste_codes: `[len(words), R]`. taste_latents: float16
+        codec_codes: `[K, T]`, undelayed. codec_latents: float16 `[T, d]`, as the codec gives them; codec_latent_variance: the
+            same shape, of a VAE's posterior. taste_codes: `[len(words), R]`. taste_latents: float16
             `[len(words), D]`, the vector that each word's codes stand for.
         speaker_embedding: `[D]` of length 1. overlaps: where two or more speak at once, in order.
         labels: by classifier in the order of the config, the likeliest label first.
@@ -85,6 +86,8 @@ class Utterance:
     units: np.ndarray | None = None
     unit_run_lengths: np.ndarray | None = None
     codec_codes: np.ndarray | None = None
+    codec_latents: np.ndarray | None = None
+    codec_latent_variance: np.ndarray | None = None
     taste_codes: np.ndarray | None = None
     taste_latents: np.ndarray | None = None
     speaker_embedding: np.ndarray | None = None

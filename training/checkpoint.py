@@ -4,6 +4,7 @@ out/checkpoints/step-000200/
   config.json         layout, trunk's config, tokenizers' cards, the run's options
   model.safetensors   all weights
   tokenizer/          the trunk's text tokenizer
+  units-bpe.json      the merges of units, where the layout has them; config.json has their hash
   progress.json       step, place in the data, what the data were
   state.pt            optimizer and random states (read with `weights_only`)
 """
@@ -23,6 +24,8 @@ from schemas import Tokenizer
 from schemas.errors import UserError
 from training.distributed import ALONE, Ranks, as_sharded, whole
 from training.layouts import Layout, make
+from training.layouts.merged import MergedLayout
+from training.layouts.units import UnitLayoutOptions
 from training.mixing import Place
 from training.model import HybridLM, empty_trunk
 from training.options import TrainOptions
@@ -33,6 +36,7 @@ FORMAT = 1
 """Raised when a checkpoint changes its form; later ones are refused."""
 
 _TEMPORARY = ".tmp-"
+_MERGES = "units-bpe.json"
 
 
 @dataclass(frozen=True)
@@ -112,12 +116,15 @@ def sweep(out: Path) -> None:
 
 def _write(folder: Path, checkpoint: Checkpoint, weights: dict[str, Any] | None, state: dict[str, Any]) -> None:
     folder.mkdir(parents=True)
-    config = {
+    config: dict[str, Any] = {
         "format": FORMAT,
         "trunk": checkpoint.model.trunk.config.to_dict(),
         "tokenizers": {kind: card.as_json() for kind, card in sorted(checkpoint.cards.items())},
         "options": checkpoint.options.model_dump(mode="json"),
     }
+    if isinstance(checkpoint.layout, MergedLayout):
+        config["merges"] = checkpoint.layout.bpe.sha256
+        checkpoint.layout.bpe.save(folder / _MERGES)
     (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", "utf-8")
     (folder / "progress.json").write_text(json.dumps(asdict(checkpoint.progress), indent=1) + "\n", "utf-8")
     checkpoint.text.tokenizer.save_pretrained(folder / "tokenizer")
@@ -154,11 +161,21 @@ def load(path: Path, device: str = "cpu") -> Checkpoint:
         AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True, trust_remote_code=False),
         trunk.config.vocab_size,
     )
-    layout = make(options.layout, text.vocabulary, cards)
+    layout = _layout(folder, options, text, cards)
+    if isinstance(layout, MergedLayout) and layout.bpe.sha256 != config["merges"]:
+        raise UserError(f"{folder / _MERGES}: not the merges that the model was trained on (its hash is another)")
     model = build(trunk, layout, options)
     safetensors.torch.load_model(model, folder / "model.safetensors")
     progress = Progress.from_json(json.loads((folder / "progress.json").read_text("utf-8")))
     return Checkpoint(model.to(device).eval(), text, layout, cards, options, progress, folder)
+
+
+def _layout(folder: Path, options: TrainOptions, text: Text, cards: dict[str, Tokenizer]) -> Layout:
+    """The layout as it was trained on: merges are those in the checkpoint, whatever became of the file they came from."""
+    chosen = options.layout
+    if isinstance(chosen, UnitLayoutOptions) and chosen.bpe:
+        chosen = chosen.model_copy(update={"bpe": str(folder / _MERGES)})
+    return make(chosen, text.vocabulary, cards)
 
 
 def load_state(folder: Path, optimizer: torch.optim.Optimizer) -> None:
@@ -190,4 +207,5 @@ def build(trunk: Any, layout: Layout, options: TrainOptions) -> HybridLM:
         loss.text_kl or 0.0,
         keep_base=options.trunk_lr > 0,
         upsample=layout.upsample,
+        latent_dim=layout.latent_dim,
     )

@@ -86,8 +86,12 @@ def table(report: Report) -> str:
     width = max(map(len, report.streams))
     lines = [
         f"step {report.step}: {report.rows} held-out rows, {report.audio_s:.1f} s, weighted loss {report.total:.4f}",
-        f"{'stream':<{width}}  {'loss':>8}  {'perplexity':>12}  {'labels':>9}",
+        f"{'stream':<{width}}  {'loss':>8}  {'perplexity':>12}  {'labels':>9}  {'nats/s':>8}",
     ]
     for name, stream in report.streams.items():
-        lines.append(f"{name:<{width}}  {stream.loss:8.4f}  {stream.perplexity:12.2f}  {stream.labels:9,d}")
+        # What a second of sound costs: the figure to compare tokens of different rates and sizes by.
+        per_s = stream.loss * stream.labels / report.audio_s if report.audio_s else 0.0
+        lines.append(
+            f"{name:<{width}}  {stream.loss:8.4f}  {stream.perplexity:12.2f}  {stream.labels:9,d}  {per_s:8.2f}"
+        )
     return "\n".join(lines)

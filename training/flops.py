@@ -75,6 +75,11 @@ class Flops:
             times = len(model.depth.sizes) + 1 if model.depth.csm else 1
             self.depth = times * _products(model.depth) + sum(_operations(head) for head in model.depth.heads)
 
+        self.latent = 0
+        if model.latent_head is not None:
+            # A flow is asked at several times of each latent.
+            self.latent = _products(model.latent_head) * model.latent_head.draws
+
         self.unit_states = model.ctc.upsample * (_products(model.ctc) + self.speech) if model.ctc is not None else 0
 
     def step(self, batch: Batch) -> float:
@@ -93,6 +98,7 @@ class Flops:
             + self.speech * int(learnt[..., 1 : self.first].any(-1).sum())
             + self.depth * int(learnt[..., self.first :].any(-1).sum())
             + self.unit_states * read
+            + self.latent * batch.n_latents
         )
 
 

@@ -30,7 +30,8 @@ class Sampling:
 @dataclass(frozen=True)
 class Generation:
     """What was said: its words, its codes (`[K, T]`, or `[W, R]` for word-aligned layouts), its units `[U]`, in layouts that have
-    them, the raw inputs `[S, R]`, and which of those the model drew, bool `[S, R]`: the others were given, or follow from it.
+    them, the raw inputs `[S, R]`, and which of those the model drew, bool `[S, R]`: the others were given, or follow from it. Of
+    a layout with continuous latents, these, float32 `[T, d]` as the codec's decoder takes them.
     """
 
     words: list[str]
@@ -38,6 +39,7 @@ class Generation:
     inputs: np.ndarray
     units: np.ndarray
     drawn: np.ndarray
+    latents: np.ndarray
 
     @property
     def text(self) -> str:
@@ -57,6 +59,7 @@ class _Sampler:
         self.device = model.text_special.weight.device
         self.random = torch.Generator().manual_seed(sampling.seed)
         self.columns: list[np.ndarray] = []
+        self.latents: list[np.ndarray] = []  # [latent_dim] each, NaN where there is none
         self.n_run = 0
         self.cache = DynamicCache(config=model.trunk.config)
         self.hidden = torch.zeros(0)
@@ -78,8 +81,11 @@ class _Sampler:
         for row, chosen in self.drawn:
             # A layout may put another id than the drawn one, as where a given word is due.
             mark[row] = column[row] == chosen
+        latent = self.prompt.latent(self._latent)
         self.columns.append(column)
         self.marks.append(mark)
+        if self.model.latent_head:
+            self.latents.append(np.full(self.model.latent_head.dim, np.nan, np.float32) if latent is None else latent)
         return True
 
     def draw(self, row: int, allowed: np.ndarray) -> int:
@@ -98,6 +104,15 @@ class _Sampler:
         self.drawn.append((row, chosen))
         return chosen
 
+    def _latent(self) -> np.ndarray:
+        """A latent for the position after the last column."""
+        if self.n_run < len(self.columns):
+            self._run()
+        head = self.model.latent_head
+        assert head
+        drawn: np.ndarray = head.sample(self.hidden[None], self.random, self.sampling.temperature)[0].cpu().numpy()
+        return drawn
+
     def _choose(self, row: int, ids: torch.Tensor, log_probs: torch.Tensor) -> int:
         scores = log_probs[ids]
         if self.sampling.temperature == 0:
@@ -112,7 +127,7 @@ class _Sampler:
         gaussian = self.model.gaussian
         assert gaussian
         if self.residual is None:
-            self.residual = gaussian.sample(self.hidden, self.sampling.temperature, self.random)
+            self.residual = gaussian.sample(self.hidden, self.random, self.sampling.temperature)
         codes = ids[ids < self.model.rows[row].size]
         if not len(codes):
             return int(ids[0])
@@ -138,7 +153,10 @@ class _Sampler:
 
     def _run(self) -> None:
         new = torch.from_numpy(np.stack(self.columns[self.n_run :]))[None].to(self.device)
-        self.hidden = self.model.hidden(new, past_key_values=self.cache, use_cache=True)[0, -1]
+        latents = None
+        if self.model.latent_head:
+            latents = torch.from_numpy(np.stack(self.latents[self.n_run :]))[None].to(self.device)
+        self.hidden = self.model.hidden(new, latents, past_key_values=self.cache, use_cache=True)[0, -1]
         self.n_run = len(self.columns)
         speech = [logits.float().log_softmax(-1) for logits in self.model.speech_logits(self.hidden)]
         self.log_probs = [scores.double().cpu() for scores in (self.model.text_log_probs(self.hidden), *speech)]
@@ -174,8 +192,9 @@ def generate(
     inputs = np.stack(sampler.columns)
     said, codes, units = layout.undo(inputs)
     if checkpoint.model.ctc:
-        units = checkpoint.model.read_units(inputs)
-    return Generation(checkpoint.text.decode(said), codes, inputs, units, np.stack(sampler.marks))
+        units = layout.units_of(checkpoint.model.read_units(inputs))
+    latents = layout.latents_of(inputs, np.stack(sampler.latents or [np.zeros(0, np.float32)]))
+    return Generation(checkpoint.text.decode(said), codes, inputs, units, np.stack(sampler.marks), latents)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from schemas.errors import UserError
 from training.layouts import Layout
 from training.layouts.base import Sequence as Laid
 from training.options import TrainOptions
-from training.packing import Batch, Piece, collate, pack, reweigh, thin
+from training.packing import Batch, Piece, collate, pack, redraw, reweigh, thin
 from training.reader import Corpus, CorpusError, Shard, differing
 from training.text import Text
 
@@ -66,6 +66,7 @@ class Loader:
         self._shards = [(corpus, shard) for corpus in corpora for shard in corpus.shards]
         self._weights = options.loss.resolved(options.layout).streams or {}
         self._depth = options.model.depth
+        self._input_noise = options.model.latent.input_noise if options.model.latent else 0.0
         self.n_text = self.n_shifted = 0
         self._last: tuple[list[int], list[Laid]] = ([], [])
 
@@ -118,7 +119,7 @@ class Loader:
                     if self._depth and self._depth.share_used < 1:
                         first = 2 if self._depth.kind == "csm" else 1
                         batch = thin(batch, first, self._depth.share_used, random)
-                    yield batch, Position(position.epoch, pool, i + 1)
+                    yield redraw(batch, random, self._input_noise), Position(position.epoch, pool, i + 1)
                 position = Position(position.epoch, pool + 1)
             if empty:
                 raise self.nothing("train")

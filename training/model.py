@@ -21,11 +21,11 @@ from training import lora
 from training.attention import DOCUMENTS
 from training.ctc import CtcDecoder, ctc_losses
 from training.depth import DepthTransformer
-from training.heads import FlowHead, GaussianHead
+from training.heads import GaussianHead, make_latent_head
 from training.layouts.base import IGNORE, NOTHING, Row
 from training.layouts.ctc import collapse
 from training.losses import LabelLosses, StreamLosses
-from training.options import FlowOptions, GaussianOptions, ModelOptions
+from training.options import GaussianOptions, ModelOptions
 from training.packing import PADDING, Batch, may_attend
 
 # transformers 5 prints bars and reports of its own for every load and save.
@@ -58,6 +58,7 @@ class HybridLM(nn.Module):
         text_kl: float = 0.0,
         keep_base: bool = True,
         upsample: int = 0,
+        latent_dim: int = 0,
     ) -> None:
         """
         Args:
@@ -66,6 +67,7 @@ class HybridLM(nn.Module):
             text_kl: share of a text token's loss that compares with the frozen trunk (`LossOptions.text_kl`).
             keep_base: the trunk will be trained, so that a copy of it has to be kept for that, where there is no LoRA.
             upsample: copies of each text token's state that the units are read off by CTC; 0 where they are rows' labels.
+            latent_dim: dimensions of the layout's continuous latents; 0 where it has none.
         """
         super().__init__()
         self.trunk = trunk
@@ -88,10 +90,11 @@ class HybridLM(nn.Module):
         self.depth = DepthTransformer(width, [row.n_ids for row in rows], depth, random) if depth else None
         self.gaussian = (
             GaussianHead(width, [row.size for row in rows[1:]], latent, random)
-            if isinstance(latent, GaussianOptions)
+            if isinstance(latent, GaussianOptions) and not latent_dim
             else None
         )
-        self.flow = FlowHead(width, latent, random) if isinstance(latent, FlowOptions) else None
+        self.latent_head = make_latent_head(width, latent_dim, latent, random)
+        self.latent_weight = latent.weight if latent else 1.0
         self.ctc = CtcDecoder(trunk.config, upsample, self.options.ctc, random) if upsample else None
         # Rows that the linear head predicts: all, the first, or none.
         self._sizes = [] if self.gaussian else sizes[: self.depth.first - 1] if self.depth else sizes
@@ -111,6 +114,10 @@ class HybridLM(nn.Module):
         for embedding, scale in ((self.text_special, 1.0), (self.speech, n_speech**-0.5)):
             noise = torch.randn(embedding.weight.shape, generator=random)
             embedding.weight.copy_((mean + std * noise) * scale)
+        if self.latent_head:
+            # What has deviation 1 comes out as one text token does.
+            self.latent_head.project.weight.normal_(0, float(std.mean()) * self.latent_head.dim**-0.5, generator=random)
+            self.latent_head.project.bias.copy_(mean)
         # Hidden states of trunks differ in size by orders; heads of zeros start from a uniform prediction on any of them.
         heads = [self.text_kind_head, *([self.speech_head] if self.speech_head is not None else [])]
         for parameter in (p for head in heads for p in head.parameters()):
@@ -142,9 +149,9 @@ class HybridLM(nn.Module):
             spoken = vectors + self.embed_speech(speech.where(~token, NOTHING)).sum(-2)
         else:
             spoken = self.embed_speech(speech).sum(-2)
-        if self.flow and latents is not None:
+        if self.latent_head and latents is not None:
             given = ~latents[..., 0].isnan()
-            spoken = spoken + self.flow.project(latents.nan_to_num()) * given[..., None]
+            spoken = spoken + self.latent_head.project(latents.nan_to_num()) * given[..., None]
             there = there | given
         if self.fusion is None:
             return text + spoken
@@ -159,10 +166,13 @@ class HybridLM(nn.Module):
     def batch_hidden(self, batch: Batch) -> Tensor:
         """The trunk's last hidden state `[B, S, D]` of a batch, no document seeing another."""
         device = self.text_special.weight.device
-        latents = None if batch.latents is None else torch.from_numpy(batch.latents).to(device)
+        latents = batch.latents
+        if latents is None and self.latent_head:
+            # A batch of text alone: every process has gradients for every weight, if zeros.
+            latents = np.full((*batch.documents.shape, self.latent_head.dim), np.nan, dtype=np.float32)
         return self.hidden(
             torch.from_numpy(batch.inputs).to(device),
-            latents,
+            None if latents is None else torch.from_numpy(latents).to(device),
             attention_mask=self._mask(batch.documents, device),
             position_ids=torch.from_numpy(batch.positions).to(device),
             use_cache=False,
@@ -242,8 +252,8 @@ class HybridLM(nn.Module):
             self._gaussian_losses(batch, hidden, labels, found)
         else:
             self._row_losses(batch, hidden, labels, learnt, found)
-        if self.flow:
-            self._flow_losses(batch, hidden, found)
+        if self.latent_head:
+            self._latent_losses(batch, hidden, found)
         if self.ctc:
             self._ctc_losses(batch, hidden, found)
         return found
@@ -289,18 +299,16 @@ class HybridLM(nn.Module):
         found.learnt = found.learnt.clone()
         found.learnt[..., 1:] &= torch.from_numpy(own).to(labels.device)[..., None]
 
-    def _flow_losses(self, batch: Batch, hidden: Tensor, found: LabelLosses) -> None:
-        assert self.flow
+    def _latent_losses(self, batch: Batch, hidden: Tensor, found: LabelLosses) -> None:
+        head = self.latent_head
+        assert head
         if batch.latent_labels is None:
-            own, values = np.zeros(batch.labels.shape[:2], dtype=bool), np.zeros((0, self.flow.options.dim), np.float32)
+            own, values = np.zeros(batch.labels.shape[:2], dtype=bool), np.zeros((0, head.dim), np.float32)
         else:
             own = ~np.isnan(batch.latent_labels[..., 0])
             values = batch.latent_labels[own]
-        target = torch.from_numpy(values).to(hidden.device)
-        drawn = _noise(batch, own, (self.flow.options.draws, self.flow.options.dim + 1)).to(hidden.device)
-        # A normal number through its own distribution function is uniform in 0..1.
-        times = torch.special.ndtr(drawn[..., 0])
-        found.latent = self.flow.losses(hidden[_where(own, hidden.device)], target, drawn[..., 1:], times)
+        target, drawn = torch.from_numpy(values).to(hidden.device), _noise(batch, own, head.drawn).to(hidden.device)
+        found.latent = head.drawn_losses(hidden[_where(own, hidden.device)], target, drawn)
 
     def ctc_logits(self, states: Sequence[Tensor]) -> Tensor:
         """States `[1 + n, D]` of BOS and n text tokens, of N documents -> `[N, T, units + specials]`, of each token's copies."""
@@ -385,8 +393,8 @@ class HybridLM(nn.Module):
             divergence, at = found.divergence
             text = text + self.text_kl * (divergence * found.weights[..., 0][at]).sum()
         total = self.text_weight * text / n_text + self.speech_weight * weighted[..., 1:].sum() / n_speech
-        if self.flow and found.latent is not None:
-            total = total + self.flow.options.weight * found.latent.sum() / n_latents
+        if self.latent_head and found.latent is not None:
+            total = total + self.latent_weight * found.latent.sum() / n_latents
         if found.ctc is not None:
             total = total + self.speech_weight * found.ctc.sum() / n_units
         return total, found

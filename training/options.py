@@ -27,26 +27,36 @@ class DepthOptions(Options):
         return self.share or (1 / 16 if self.kind == "csm" else 1.0)
 
 
-class GaussianOptions(Options):
-    """A Gaussian in the space of the tokenizer's code vectors, quantised by its own codebooks (TASLM's embedding variant)."""
+class LatentOptions(Options):
+    """What heads for continuous targets have in common."""
+
+    weight: float = Field(default=1.0, ge=0)
+    """Weight of its mean loss in the total, in a layout with latents."""
+    input_noise: float = Field(default=0.0, ge=0)
+    """Deviation of the noise that is added in training to latents that come in, whose own deviation is about 1 (CALM)."""
+
+
+class GaussianOptions(LatentOptions):
+    """A Gaussian: in the space of the tokenizer's code vectors, quantised by its own codebooks (TASLM's embedding variant), or, in
+    a layout with latents, of these."""
 
     name: Literal["gaussian"] = "gaussian"
     """Which head this is."""
-    codebooks: str
-    """A safetensors file with the tokenizer's codebooks. Read once; checkpoints hold them."""
+    codebooks: str | None = None
+    """A safetensors file with the tokenizer's codebooks. Read once; checkpoints hold them. Null in a layout with latents."""
     tensor: str = "quantiser.codebooks"
     """Name of the tensor in it, `[rows, codes, dim]`."""
     dim: int = Field(default=128, ge=1)
-    """Dimensions of a code vector."""
+    """Dimensions of a code vector; a layout with latents has its own."""
 
 
-class FlowOptions(Options):
+class FlowOptions(LatentOptions):
     """Flow matching by an MLP, for layouts with continuous latents."""
 
     name: Literal["flow"] = "flow"
     """Which head this is."""
-    dim: int = Field(ge=1)
-    """Dimensions of a latent."""
+    dim: int | None = Field(default=None, ge=1)
+    """Dimensions of a latent; null: those of the layout."""
     width: int = Field(default=512, ge=8)
     """Width of the MLP (CALM: 512)."""
     depth: int = Field(default=6, ge=1)
@@ -55,8 +65,6 @@ class FlowOptions(Options):
     """Times and noises drawn for each position of a batch (MAR: 4)."""
     steps: int = Field(default=10, ge=1)
     """Euler steps when sampling."""
-    weight: float = Field(default=1.0, ge=0)
-    """Weight of its mean loss in the total."""
 
 
 class LoraOptions(Options):
@@ -86,7 +94,7 @@ class ModelOptions(Options):
     depth: DepthOptions | None = None
     """A depth transformer over the rows of a position; null predicts them independently."""
     latent: GaussianOptions | FlowOptions | None = Field(default=None, discriminator="name")
-    """A head for continuous targets: `latent.name` is gaussian or flow; null has none."""
+    """A head for continuous targets: `latent.name` is gaussian or flow; null: flow in a layout with latents, else none."""
     lora: LoraOptions | None = None
     """Train adapters instead of the trunk; null trains the trunk as `trunk_lr` says."""
     ctc: CtcOptions = CtcOptions()

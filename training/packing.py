@@ -42,6 +42,7 @@ class Batch:
         positions: int64 `[B, S]`, from 0 in each document.
         ids: of the corpus rows in it. audio_s: seconds of sound in it.
         latents, latent_labels: float32 `[B, S, d]`, NaN where there is none; None in layouts without latents.
+        latent_noise: float32 `[B, S, d]`, deviation of each latent, as in a Sequence; None where it is 0.
         seeds: int64 `[B]`, of what is drawn at random for a row.
         norms: sums of the weights of the text labels and of the speech labels, and the number of latent labels, by which the
             summed losses are divided, and the number of units to be learnt by CTC: those of the whole batch also in a part of it.
@@ -58,6 +59,7 @@ class Batch:
     audio_s: float
     latents: np.ndarray | None = None
     latent_labels: np.ndarray | None = None
+    latent_noise: np.ndarray | None = None
     seeds: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     norms: tuple[float, float, float, float] | None = None
     ctc: list[tuple[int, int, np.ndarray]] = field(default_factory=list)
@@ -72,6 +74,11 @@ class Batch:
         return int((self.documents != PADDING).sum())
 
     @property
+    def n_latents(self) -> int:
+        """Latents that are learnt."""
+        return 0 if self.latent_labels is None else int((~np.isnan(self.latent_labels[..., 0])).sum())
+
+    @property
     def n_units(self) -> int:
         """Units that are learnt by CTC."""
         return sum(len(units) for _, _, units in self.ctc)
@@ -80,8 +87,7 @@ class Batch:
         """What `norms` are of a whole batch."""
         learnt = self.labels != IGNORE
         weights = np.where(learnt, self.weights, 0.0).sum((0, 1), dtype=np.float64)
-        latents = 0 if self.latent_labels is None else int((~np.isnan(self.latent_labels[..., 0])).sum())
-        return float(weights[0]), float(weights[1:].sum()), float(latents), float(self.n_units)
+        return float(weights[0]), float(weights[1:].sum()), float(self.n_latents), float(self.n_units)
 
     def share(self, part: int, parts: int) -> "Batch":
         """Every `parts`-th row from `part`, with the norms of the whole; all parts have as many rows, empty ones if need be.
@@ -152,6 +158,8 @@ def collate(rows: Sized[Sized[Piece]], seq_len: int) -> Batch:
     if latents is not None:
         batch.latents = np.full((*shape, latents.shape[1]), np.nan, dtype=np.float32)
         batch.latent_labels = batch.latents.copy()
+        if any(piece.sequence.latent_noise is not None for row in rows for piece in row):
+            batch.latent_noise = np.zeros_like(batch.latents)
     for b, row in enumerate(rows):
         at = 0
         for document, piece in enumerate(row):
@@ -170,6 +178,8 @@ def collate(rows: Sized[Sized[Piece]], seq_len: int) -> Batch:
                 batch.latents[b, here] = given[there]
             if batch.latent_labels is not None and learnt is not None:
                 batch.latent_labels[b, here] = learnt[there]
+            if batch.latent_noise is not None and (noise := piece.sequence.latent_noise) is not None:
+                batch.latent_noise[b, here] = noise[there]
             at += len(piece)
     return batch
 
@@ -201,6 +211,27 @@ def reweigh(batch: Batch, rows: Sized[Row], weights: Mapping[str, float]) -> Bat
         else:
             found[..., names[name]] = weight
     batch.weights = found
+    return batch
+
+
+def redraw(batch: Batch, random: np.random.Generator, input_noise: float = 0.0) -> Batch:
+    """The batch with its latents drawn anew by their deviations, a label as the input that it is of.
+
+    `input_noise`: deviation of what is added to inputs alone, so that a model learns to go on from what it has itself drawn,
+    which is never quite right (CALM, arXiv 2509.06926). The label of a piece's last position, whose input is in another piece,
+    stays the mean.
+    """
+    if batch.latents is None or batch.latent_labels is None:
+        return batch
+    if batch.latent_noise is not None:
+        batch.latents = batch.latents + batch.latent_noise * random.standard_normal(batch.latents.shape, np.float32)
+        own = batch.documents[:, 1:] == batch.documents[:, :-1]
+        labels = batch.latent_labels[:, :-1]
+        labels[...] = np.where(own[..., None] & ~np.isnan(labels), batch.latents[:, 1:], labels)
+    if input_noise:
+        batch.latents = batch.latents + np.float32(input_noise) * random.standard_normal(
+            batch.latents.shape, np.float32
+        )
     return batch
 
 

@@ -22,7 +22,7 @@ from schemas import SCHEMA_VERSION, Commit, Tokenizer
 from schemas.errors import UserError
 from schemas.record import ARRAYS, FIELDS, STREAMS
 
-_MATRICES = ("codec_codes", "taste_codes", "taste_latents")
+_MATRICES = ("codec_codes", "codec_latents", "codec_latent_variance", "taste_codes", "taste_latents")
 
 
 class CorpusError(UserError):
@@ -129,7 +129,7 @@ class Corpus:
                 `{"bytes", "path"}`. shards: only these of `self.shards`.
 
         Yields dicts; `units`, `unit_run_lengths` are int64 `[U]`, `codec_codes` `[K, T]`, `taste_codes` `[W, R]`,
-        `taste_latents` float16 `[W, D]`, or None.
+        `codec_latents`, `codec_latent_variance` float16 `[T, d]`, `taste_latents` `[W, D]`, or None.
         Raises CorpusError for a damaged shard, as `damaged` says.
         """
         names = [n for n in FIELDS if (columns is None or n in columns) and (audio or n != "audio")]

@@ -140,6 +140,8 @@ def _streams(model: HybridLM, log_probs: np.ndarray, labels: np.ndarray, special
 
 def lay(checkpoint: Checkpoint, row: dict[str, Any]) -> Laid:
     """A row of the reader, laid out. Raises UserError, naming it, where the layout cannot."""
+    if checkpoint.layout.latent_dim:
+        raise UserError(f"layout {checkpoint.layout.name}: continuous latents have no probability by which to compare")
     try:
         (example,) = checkpoint.layout.examples([row], checkpoint.text.encode)
         return checkpoint.layout.apply(example)

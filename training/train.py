@@ -25,12 +25,14 @@ import torch
 from schemas import Tokenizer
 from schemas.errors import UserError
 from training.attention import implementation
+from training.bpe import UnitBPE
 from training.checkpoint import Checkpoint, build, load, load_state, newest, save, sweep
 from training.distributed import Ranks, parallel, ranks, unshared, whole
 from training.dpo import DpoTask
 from training.evaluate import held_out_losses
 from training.flops import Flops, peak_flops
-from training.layouts import make
+from training.layouts import Layout, make
+from training.layouts.merged import MergedLayout
 from training.loader import Loader, check_cards, open_corpora
 from training.log import Log, StepLog, heldout_line, peak_memory, step_line
 from training.lora import is_adapter
@@ -309,6 +311,8 @@ def _begin(options: TrainOptions, cards: dict[str, Tokenizer], folder: Path) -> 
 def _resume(path: Path, options: TrainOptions, cards: dict[str, Tokenizer], say: Callable[[str], None]) -> Checkpoint:
     run = load(path)
     ours, theirs = run.options.model_dump(mode="json"), options.model_dump(mode="json")
+    if merges_again(run.layout, options):
+        theirs["layout"]["bpe"] = ours["layout"]["bpe"]
     changed = [
         f"{name}: {ours[name]} there, {theirs[name]} now"
         for name in ours
@@ -322,6 +326,20 @@ def _resume(path: Path, options: TrainOptions, cards: dict[str, Tokenizer], say:
     say(f"going on from {path}, step {run.progress.step}")
     run.options = options
     return run
+
+
+def merges_again(layout: Layout, options: TrainOptions) -> bool:
+    """Whether the options ask for the merges of units that a checkpoint's layout has, wherever their file lies now, or whether
+    it is there at all. Raises UserError for other merges; DPO has those of its policy.
+    """
+    path = getattr(options.layout, "bpe", None)
+    if not isinstance(layout, MergedLayout) or not path:
+        return False
+    if not options.dpo and Path(path).exists() and UnitBPE.load(Path(path)).sha256 != layout.bpe.sha256:
+        raise UserError(
+            f"{path} is not the file of merges that the checkpoint was trained with: give another --out folder"
+        )
+    return True
 
 
 def make_trained(model: HybridLM, options: TrainOptions) -> dict[str, float]:

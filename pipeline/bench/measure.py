@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -71,6 +71,10 @@ class Bench:
         if subject.has_sound:
             self._say(f"{subject.name}: sound")
             heard = self._decode(subject, tokens, result)
+            if subject.has_prefix:
+                self._say(f"{subject.name}: words of the first codebook")
+                first = [replace(clip, codes=clip.codes[:1]) for clip in tokens]
+                result.wer_first = self._wer(self._aligned([subject.decode(clip) for clip in first]))
             result.signal = means([compare(a, b) for a, b in zip(self._originals, heard, strict=True)])
             self._say(f"{subject.name}: words and voice")
             result.wer = self._wer(heard)
@@ -90,11 +94,15 @@ class Bench:
         return tokens
 
     def _decode(self, subject: Subject, tokens: Sequence[Tokens], result: Result) -> list[np.ndarray]:
-        """Sound of the originals' rate and lengths."""
+        """Sound of all tokens, and how fast it is made."""
         subject.decode(tokens[0])
         begun = self._clock.now()
         sounds = [subject.decode(clip) for clip in tokens]
         result.decode_x = self._seconds / max(1e-9, self._clock.now() - begun)
+        return self._aligned(sounds)
+
+    def _aligned(self, sounds: Sequence[tuple[np.ndarray, int]]) -> list[np.ndarray]:
+        """Sounds and their rates, at the originals' rate and lengths."""
         heard = []
         for (sound, rate_hz), original in zip(sounds, self._originals, strict=True):
             there = resample(sound, rate_hz, RATE_HZ)[: len(original)]

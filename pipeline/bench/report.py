@@ -18,6 +18,7 @@ class Result:
 
     Attributes:
         signal: by measure (`signal.MEASURES`). wer: word error rate of what it gives back, a share.
+        wer_first: the same, from the first codebook alone.
         speaker_similarity: mean cosine between a clip's voice before and after.
         probes: by label, its report or, in words, why there is none.
         encode_x, decode_x: seconds of sound a second of the report's clock.
@@ -27,6 +28,7 @@ class Result:
     stream: StreamReport | None = None
     signal: dict[str, float | None] = field(default_factory=dict)
     wer: float | None = None
+    wer_first: float | None = None
     speaker_similarity: float | None = None
     probes: dict[str, ProbeReport | str] = field(default_factory=dict)
     encode_x: float | None = None
@@ -87,6 +89,7 @@ SECTIONS: dict[str, list[Row]] = {
     ],
     "application": [
         ("WER", lambda r: r.wer, "{:.1%}"),
+        ("WER, first codebook alone", lambda r: r.wer_first, "{:.1%}"),
         ("speaker similarity", lambda r: r.speaker_similarity, "{:.3f}"),
     ],
     "speed": [

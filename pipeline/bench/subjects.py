@@ -26,7 +26,7 @@ NAMES = """units, codec, taste: as `antiphon prepare` makes them
   lyra: Lyra v2
   melspec: the log-mel spectrogram through HiFi-GAN, nothing quantised: the floor of mel codecs
   original: the clips themselves, always the first row
-  a folder with a transformers codec (EnCodec, Mimi, DAC, ...), or the name of one that was pulled
+  a folder with a transformers codec (EnCodec, Mimi, DAC, ...) or SpeechTokenizer, or the name of one that was pulled
 each of the first four with settings after a colon, as in `codec:n_codebooks=2` or
 `units:model=hubert,backend=transformers,layer=9,quantizer=units.safetensors`"""
 
@@ -50,12 +50,13 @@ class Subject(Protocol):
 
     Attributes:
         name: as asked for. sizes: of its codebooks; empty where nothing is quantised.
-        has_sound: whether `decode` gives sound.
+        has_sound: whether `decode` gives sound. has_prefix: whether it takes the first of several codebooks alone, too.
     """
 
     name: str
     sizes: tuple[int, ...]
     has_sound: bool
+    has_prefix: bool
 
     def encode(self, utterance: Utterance) -> Tokens:
         """Raises UserError, with the reason, for a clip that it cannot code."""
@@ -110,6 +111,8 @@ def _folder(name: str) -> CodecOptions:
             f"{name}: a {kind.get('model_type')} model gives units only through a quantizer; name both: "
             f"units:backend=transformers,model={name},layer=LAYER,quantizer=FILE"
         )
+    if "semantic_dimension" in kind and "n_q" in kind:
+        return CodecOptions(backend="speechtokenizer", model=name)
     return CodecOptions(backend="transformers", model=name)
 
 
@@ -143,6 +146,8 @@ class CodecSubject:
         self._codec = make_codec(options)
         self._card = card(options, self._codec)
         self.sizes = self._card.sizes
+        # The rows of several rates stand and fall together.
+        self.has_prefix = len(self.sizes) > 1 and not self._card.levels
 
     def encode(self, utterance: Utterance) -> Tokens:
         samples = resample(utterance.samples, utterance.rate_hz, self._codec.sample_rate_hz)
@@ -155,7 +160,7 @@ class CodecSubject:
 class _StageSubject:
     """A stage of the pipeline, run on one utterance at a time."""
 
-    has_sound = False
+    has_sound = has_prefix = False
 
     def __init__(self, name: str, stage: Stage) -> None:
         self.name = name
@@ -204,6 +209,7 @@ class MelSubject:
     """What the mel codec would give if its codes cost nothing."""
 
     has_sound = True
+    has_prefix = False
     sizes: tuple[int, ...] = ()
 
     def __init__(self, name: str) -> None:

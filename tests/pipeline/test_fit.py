@@ -11,8 +11,11 @@ from pipeline.config import load
 from pipeline.fit import utterances, utterances_of
 from pipeline.inspect import read_rows
 from pipeline.prepare import plan_of, prepare, stages_of
+from pipeline.store import Store
 from schemas import Block, Utterance
+from schemas.errors import UserError
 from tests.conftest import Clip
+from transforms.codec.stage import Codec, CodecOptions
 
 
 @pytest.fixture(scope="module")
@@ -95,32 +98,72 @@ def test_units_are_the_same_bytes_whatever_the_workers_and_the_order(corpus: Pat
 
 
 def test_units_are_merged_and_come_back(corpus: Path, tmp_path: Path, capsys) -> None:
-    from training.bpe import UnitBPE, word_ends
+    from training.bpe import UnitBPE
+    from training.layouts.spans import word_borders
 
-    outs = [tmp_path / "a.json", tmp_path / "b.json", tmp_path / "words.json"]
-    for out, more in zip(outs, ([], [], ["--set", "inside_words=true"]), strict=True):
+    outs = [tmp_path / f"{name}.json" for name in ("a", "b", "words", "frames")]
+    inside, repeated = ["--set", "inside_words=true"], ["--set", "deduplicate=false"]
+    for out, more in zip(outs, ([], [], inside, repeated), strict=True):
         assert main(["fit", "bpe", str(corpus), "--out", str(out), "--set", "size=560", *more]) == 0
         assert "times shorter than the units" in capsys.readouterr().out
     assert outs[0].read_bytes() == outs[1].read_bytes()
-    free, kept = UnitBPE.load(outs[0]), UnitBPE.load(outs[2])
+    free, kept, frames = (UnitBPE.load(outs[i]) for i in (0, 2, 3))
     assert (free.size, free.inside_words, kept.inside_words) == (560, False, True)
+    assert (free.deduplicated, frames.deduplicated) == (True, False)
     lengths = []
     for row in read_rows(str(corpus)):
         units, run_lengths = np.array(row["units"]), np.array(row["unit_run_lengths"])
-        ends = word_ends(run_lengths, [w["end_s"] for w in row["words"]], 50.0)
-        for made, cuts in ((free, []), (kept, ends)):
+        starts_s, ends_s = (np.array([w[at] for w in row["words"]]) for at in ("start_s", "end_s"))
+        ends = word_borders(starts_s, ends_s, run_lengths, 50.0).tolist()
+        for made, cuts in ((free, []), (frames, []), (kept, ends)):
             tokens = made.encode(units, run_lengths, cuts)
             back = made.decode(tokens)
             np.testing.assert_array_equal(back.units, units)
             np.testing.assert_array_equal(back.run_lengths, run_lengths)
             lengths.append((len(tokens.ids), len(units)))
+        assert lengths[-2][0] < run_lengths.sum()
         # No token lies on both sides of the end of a word.
         starts = np.cumsum([0, *(len(kept.spelled[i]) for i in tokens.ids)])
         assert set(ends) <= set(starts.tolist())
-    n_tokens, n_units = np.array(lengths)[::2].sum(axis=0)
+    n_tokens, n_units = np.array(lengths)[::3].sum(axis=0)
     assert n_tokens < 0.95 * n_units
     assert main(["fit", "bpe", str(corpus), "--out", str(outs[0]), "--set", "size=20"]) == 2
     assert "20 tokens are fewer than the 500 units" in capsys.readouterr().err
+
+
+def test_a_scale_of_latents_goes_into_the_card(tmp_path: Path, speech: list[Clip], capsys) -> None:
+    """And then the latents of the rows it was measured on have mean 0 and deviation 1. They are the same as before."""
+
+    def coded(**options: object) -> Block:
+        stage = Codec(CodecOptions.model_validate({"latents": True, **options}))
+        stage.setup()
+        spoken = [Utterance(str(i), -1, 0, len(c.samples), c.samples, 16000) for i, c in enumerate(speech[:3])]
+        block = stage(Block(0, 16000, utterances=spoken))
+        block.samples_in = sum(len(u.samples) for u in spoken)
+        return block
+
+    before = coded()
+    Store(str(tmp_path / "corpus")).commit(before, "test", ("webdataset",))
+    out = tmp_path / "scale.safetensors"
+    assert main(["fit", "latents", str(tmp_path / "corpus"), "--out", str(out)]) == 0
+    assert "64 dimensions of antiphon-codec" in capsys.readouterr().out
+    after = coded(latent_scale=str(out))
+    old, new = before.tokenizers["codec"], after.tokenizers["codec"]
+    assert old.latents != new.latents
+    assert old.revision == new.revision
+    assert new.latents
+    for a, b in zip(before.utterances, after.utterances, strict=True):
+        np.testing.assert_array_equal(a.codec_latents, b.codec_latents)
+    every = np.concatenate([u.codec_latents for u in after.utterances]).astype(np.float64)  # type: ignore[misc]
+    normal = (every - new.latents.mean) / new.latents.deviation
+    np.testing.assert_allclose(normal.mean(0), 0, atol=1e-3)
+    np.testing.assert_allclose(normal.std(0), 1, rtol=1e-3)
+    assert out.name in str(Codec(CodecOptions(latents=True, latent_scale=str(out))).weights())
+    with pytest.raises(UserError, match=r"is of codec revision .*: fit it on a corpus of this codec"):
+        coded(latent_scale=str(out), chunk_s=5.0)
+    Store(str(tmp_path / "bare")).commit(coded(latents=False), "test", ("parquet",))
+    assert main(["fit", "latents", str(tmp_path / "bare"), "--out", str(out)]) == 2
+    assert "prepare it with codec.latents: true" in capsys.readouterr().err
 
 
 def test_a_codec_and_a_taste_tokenizer_are_written(

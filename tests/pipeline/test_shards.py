@@ -1,6 +1,8 @@
 """Shards: the same bytes each time, and what other people's readers make of them."""
 
+import dataclasses
 import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import shards
-from schemas import Block, Tokenizer
+from schemas import Block, Latents, Tokenizer
 from schemas import record as records
 from tests import made
 
@@ -56,7 +58,7 @@ def test_an_empty_block_is_a_valid_shard(tmp_path: Path) -> None:
     data = shards.parquet([], 16000, {})
     table = pq.read_table(io.BytesIO(data))
     assert table.num_rows == 0
-    assert table.schema.names == list(records.FIELDS)
+    assert table.schema.names == [n for n in records.FIELDS if not n.startswith("codec_latent")]
 
 
 def test_the_shard_carries_its_tokenizers(tmp_path: Path) -> None:
@@ -101,6 +103,35 @@ def test_webdataset_reads_the_tar(tmp_path: Path) -> None:
     assert samples[0]["json"]["words"][1]["text"] == "two"
     heard = shards.decode_flac(samples[0]["flac"])
     assert np.abs(heard - block.utterances[0].samples).max() <= 1 / 32768
+
+
+@pytest.mark.parametrize("variance", [False, True])
+def test_latents_are_columns_where_the_card_has_them(tmp_path: Path, variance: bool) -> None:
+    """And nowhere else: a corpus without them keeps its bytes."""
+    import datasets
+
+    block, plain = made.block(), made.block()
+    latents = Latents("vae", (0.0, 1.5), (1.0, 0.25), variance=variance)
+    block.tokenizers["codec"] = dataclasses.replace(made.CODEC, latents=latents)
+    for u in block.utterances:
+        u.codec_latents = np.random.default_rng(1).normal(0, 100, (u.codec_codes.shape[1], 2)).astype(np.float16)  # type: ignore[union-attr]
+        u.codec_latent_variance = np.abs(u.codec_latents) if variance else None
+    parquet, tar = written(block, tmp_path)
+    names = ["codec_latents", *(["codec_latent_variance"] if variance else [])]
+    without = pq.read_schema(io.BytesIO(shards.parquet(shards.rows_of(plain), 16000, plain.tokenizers))).names
+    assert [name for name in pq.read_schema(parquet).names if name not in without] == names
+    for before, row in zip(block.utterances, pq.read_table(parquet).to_pylist(), strict=True):
+        after = records.from_row(row, before.samples, 16000)
+        for name in names:
+            np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+            assert getattr(after, name).dtype == np.float16
+        assert after.codec_latent_variance is None or variance
+    with tarfile.open(tar) as archive:
+        kept = {name.partition(".")[2] for name in archive.getnames()}
+    assert {name for name in kept if "latent" in name} == {f"{name}.npy" for name in [*names, "taste_latents"]}
+    found: Any = datasets.load_dataset("parquet", data_files=str(parquet), split="train", cache_dir=str(tmp_path / "c"))
+    back = np.asarray(found.remove_columns("audio")[0]["codec_latents"], dtype=np.float16)
+    np.testing.assert_array_equal(back, block.utterances[0].codec_latents)
 
 
 def test_duckdb_reads_words_and_codes(tmp_path: Path) -> None:

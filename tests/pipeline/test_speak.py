@@ -16,9 +16,11 @@ from schemas import Block, Tokenizer, Utterance, Word
 from schemas.errors import UserError
 from tests.conftest import Clip
 from tests.training.conftest import sentences, trunk, write_corpus
+from tests.transforms.test_codec import needs
+from tests.transforms.test_vae_codecs import VAES
 from training.options import TrainOptions
 from transforms.codec.codec import CodecModel
-from transforms.codec.stage import CodecOptions, card, make_codec
+from transforms.codec.stage import Codec, CodecOptions, card, make_codec
 from transforms.taste.stage import Taste, TasteOptions
 from transforms.weights import MissingWeights
 
@@ -115,6 +117,48 @@ def test_a_model_of_word_codes_speaks_through_the_decoder_of_their_tokenizer(
     assert np.abs(samples).max() > 0.01
     same, other = (wav.read_bytes() for wav in wavs[1:])
     assert wavs[0].read_bytes() == same != other
+
+
+@pytest.mark.parametrize("backend", ["mel", "vae"])
+def test_a_model_of_latents_speaks_through_the_decoder_of_their_codec(
+    backend: str, speech: list[Clip], trunk: Path, tmp_path: Path
+) -> None:
+    """The embedded codec past its quantiser, and a VITS, which has no codes at all."""
+    import torch
+    from transformers import VitsConfig, VitsModel
+
+    needs("hifigan-universal")
+    model = "antiphon-codec"
+    if backend == "vae":
+        torch.manual_seed(0)
+        VitsModel(VitsConfig(**VAES["Vits"][0])).save_pretrained(tmp_path / "vits")
+        model = str(tmp_path / "vits")
+    stage = Codec(CodecOptions.model_validate({"backend": backend, "model": model, "latents": True}))
+    stage.setup()
+    block = Block(0, 16000)
+    for number, clip in enumerate(speech[:3]):
+        words = [Word(w, 0.3 * i, 0.3 * (i + 1), 0.5, "interpolated") for i, w in enumerate(clip.text.split()[:6])]
+        samples = clip.samples[: 2 * clip.rate_hz]
+        u = Utterance(f"{number}.flac", 0, 0, len(samples), samples, 16000, language="en", text=clip.text, words=words)
+        block.utterances.append(u)
+        block.samples_in += len(samples)
+    Store(str(tmp_path / "corpus")).commit(stage(block), "test", ["parquet"])
+    small = {"trunk": str(trunk), "steps": 3, "layout": {"name": "latents", "group": 2}}
+    options = TrainOptions.model_validate(SMALL | small)
+    assert run_train(options, [str(tmp_path / "corpus")], str(tmp_path / "model")) == 0
+    wavs = [tmp_path / f"{name}.wav" for name in "abc"]
+    for wav, seed in zip(wavs, (1, 1, 2), strict=True):
+        spoken = speak(tmp_path / "model", "ask what you can", wav, max_s=1, seed=seed, codec=model)
+    assert (spoken.text, spoken.unsaid) == ("ask what you can", 0)
+    samples, rate_hz = soundfile.read(wavs[2])
+    assert rate_hz == stage.tokenizer().sample_rate_hz
+    assert len(samples) % stage.tokenizer().hop == 0
+    assert 0 < spoken.seconds == len(samples) / rate_hz <= 1.05
+    assert np.abs(samples).max() > 0
+    same, other = (wav.read_bytes() for wav in wavs[1:])
+    assert wavs[0].read_bytes() == same != other
+    with pytest.raises(UserError, match="no codec here has revision"):
+        speak(tmp_path / "model", "ask", wavs[0], codec="antiphon-units")
 
 
 def test_word_codes_of_a_tokenizer_that_is_not_here_cannot_be_heard(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.store import Store
-from schemas import Block, Tokenizer, Utterance, Word
+from schemas import Block, Latents, Tokenizer, Utterance, Word
 
 SENTENCES = [
     "In being comparatively modern.",
@@ -20,7 +20,16 @@ SENTENCES = [
     "Ask what you can do for your country.",
 ]
 CARDS = {
-    "codec": Tokenizer("codec", "test-codec", "c0ffee", 16000, 640, (32, 16, 16), "ceil"),
+    "codec": Tokenizer(
+        "codec",
+        "test-codec",
+        "c0ffee",
+        16000,
+        640,
+        (32, 16, 16),
+        "ceil",
+        latents=Latents("vae", (0.5, -2.0, 0.0), (0.5, 2.0, 1.0), variance=True),
+    ),
     "taste": Tokenizer("taste", "test-taste", "7a57e", 16000, 0, (16, 8), "word"),
     "units": Tokenizer("units", "test-units", "5ea", 16000, 640, (24,), "floor"),
 }
@@ -92,6 +101,9 @@ def utterance(number: int, sentence: str, cards: dict[str, Tokenizer], split: st
     u.taste_latents = np.outer(lengths, [0.1, -0.25, 3.0]).astype(np.float16)
     frame = np.arange(cards["codec"].n_frames(n_samples))
     u.codec_codes = np.stack([(frame // (2 + k)) % 5 + random.integers(0, 2, frame.shape) for k in range(3)])
+    # Latents follow from the codes, around the mean and in the deviation that the card says.
+    u.codec_latents = ((u.codec_codes.T - 2) / 2 * [0.5, 2.0, 1.0] + [0.5, -2.0, 0.0]).astype(np.float16)
+    u.codec_latent_variance = np.full(u.codec_latents.shape, 1e-4, dtype=np.float16)
     n_frames = cards["units"].n_frames(n_samples) if "units" in cards else 4
     u.units = np.arange(-(-n_frames // 2)) % 5 * 2 + random.integers(0, 2, -(-n_frames // 2))
     u.unit_run_lengths = np.full(len(u.units), 2)

@@ -3,7 +3,7 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from schemas import Tokenizer
+from schemas import Latents, Tokenizer
 from training.layouts import NAMES, Example, Layout, Vocabulary, make
 from training.layouts.base import NOTHING
 from training.layouts.dialogue import DialogueLayout, joined
@@ -12,9 +12,10 @@ from training.layouts.moshi import MoshiLayout
 STARTS, V = 12, 20
 # The last id is in no word, like a chat template's.
 VOCABULARY = Vocabulary(V, np.arange(V) < STARTS, (np.arange(V) >= STARTS) & (np.arange(V) < V - 1))
+LATENTS = Latents("rvq", (0.5, -2.0), (0.25, 4.0))
 CARDS = {
     "units": Tokenizer("units", "u", "r", 16000, 640, (30,), "floor"),
-    "codec": Tokenizer("codec", "c", "r", 24000, 1920, (10, 10, 10), "ceil"),
+    "codec": Tokenizer("codec", "c", "r", 24000, 1920, (10, 10, 10), "ceil", latents=LATENTS),
     "taste": Tokenizer("taste", "t", "r", 16000, 0, (7, 5), "word"),
 }
 
@@ -51,12 +52,16 @@ def utterances(draw: st.DrawFn, layout: Layout, role: str = "") -> Example:
         n_frames = draw(st.integers(0, 20))
         flat = draw(st.lists(st.integers(0, 9), min_size=3 * n_frames, max_size=3 * n_frames))
         codes = np.array(flat, dtype=np.int64).reshape(3, n_frames)
+    latents = np.zeros((0, 2), dtype=np.float16)
+    if layout.latent_dim:
+        latents = np.arange(2 * codes.shape[1]).reshape(-1, 2).astype(np.float16) * np.float16(draw(st.floats(-9, 9)))
+        codes = layout.no_codes()
     if "codec" not in layout.kinds and layout.kind != "taste":
         codes = layout.no_codes()
     if "units" not in layout.kinds:
         units = run_lengths = np.zeros(0, dtype=np.int64)
     row_id = draw(st.text("0123456789abcdef", min_size=4, max_size=4))
-    return Example(said, starts_s, codes, row_id, 3.0, ends_s, units, run_lengths, role)
+    return Example(said, starts_s, codes, row_id, 3.0, ends_s, units, run_lengths, role, latents=latents)
 
 
 @st.composite

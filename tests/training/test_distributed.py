@@ -18,6 +18,7 @@ from tests.training.test_train import options, steps_of
 from training.checkpoint import load
 from training.dpo import options_for
 from training.layouts import CodecLayoutOptions
+from training.options import TrainOptions
 from training.preferences import Preference
 from training.scoring import lay
 from training.train import train
@@ -93,6 +94,21 @@ def test_one_two_and_one_process_are_one_run(write_corpus: Write, trunk: Path, t
     found = [entry for entry in steps_of(out) if "heldout" not in entry]
     assert [entry["loss"] for entry in found] == pytest.approx([entry["loss"] for entry in kept], rel=2e-4)
     assert load(out).progress.position == load(tmp_path / "alone").progress.position
+
+
+def test_latents_beside_batches_of_text_are_one_run_too(write_corpus: Write, trunk: Path, tmp_path: Path) -> None:
+    """What is drawn anew is the same for all processes, and a batch without latents leaves no weight without a gradient."""
+    (tmp_path / "text.jsonl").write_text('{"text": "In the beginning there was a word, and it was written."}\n' * 40)
+    corpus = write_corpus()
+    head = {"name": "flow", "width": 16, "depth": 1, "input_noise": 0.1}
+    wanted = settings(steps=4).model_copy(update={"eval_every": 0}).model_dump(exclude={"layout", "model", "text"})
+    wanted |= {"layout": {"name": "latents"}, "model": {"latent": head}}
+    wanted |= {"text": [{"path": str(tmp_path / "text.jsonl"), "share": 0.5}]}
+    made = TrainOptions.model_validate(wanted)
+    train(made, [corpus], trunk, tmp_path / "alone", lambda line: None)
+    assert any("latent" not in entry["streams"] for entry in steps_of(tmp_path / "alone"))
+    torchrun(made, trunk, tmp_path / "two", corpus)
+    assert_same(tmp_path / "two", tmp_path / "alone")
 
 
 def test_units_by_ctc_under_two_processes(write_corpus: Write, trunk: Path, tmp_path: Path) -> None:

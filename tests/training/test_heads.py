@@ -16,6 +16,7 @@ from tests.training.conftest import CARDS
 from training import lora
 from training.checkpoint import build, load
 from training.generate import Sampling, generate
+from training.heads import FlowHead
 from training.layouts import CodecLayoutOptions, TasteLayoutOptions, make
 from training.layouts.base import IGNORE, NOTHING
 from training.loader import Loader, Position
@@ -193,7 +194,7 @@ def test_a_flow_head_learns_where_latents_are(write_corpus: Write, trunk: Path) 
     """Latents that follow from the text id: the samples come near to them, and far from each other's."""
     options = settings(model={"latent": {"name": "flow", "dim": 2, "width": 32, "depth": 2, "draws": 8}}, trunk_lr=0)
     model, batch = one(write_corpus(), trunk, options)
-    assert model.flow
+    assert isinstance(model.latent_head, FlowHead)
     side = (np.arange(batch.inputs.shape[1]) % 2 * 2 - 1).astype(np.float32)
     there = batch.documents >= 0
     batch.latent_labels = np.where(there[..., None], side[None, :, None] * np.array([1.0, -1.0], np.float32), np.nan)
@@ -203,7 +204,7 @@ def test_a_flow_head_learns_where_latents_are(write_corpus: Write, trunk: Path) 
     assert losses[-1] < losses[0] - 1
     with torch.no_grad():
         hidden = model.batch_hidden(batch)[torch.from_numpy(there)]
-        samples = model.flow.sample(hidden, torch.Generator().manual_seed(0))
+        samples = model.latent_head.sample(hidden, torch.Generator().manual_seed(0))
     target = torch.from_numpy(batch.latent_labels[there])
     assert float((samples.sign() == target.sign()).float().mean()) > 0.95
     # A part of the batch draws what the whole drew for its rows.

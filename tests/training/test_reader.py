@@ -27,6 +27,9 @@ def test_rows_come_back_as_they_were_written(write_corpus: Write) -> None:
     for row in rows:
         n_frames = CARDS["codec"].n_frames(round(row["duration_s"] * 16000))
         assert row["codec_codes"].shape == (3, n_frames)
+        assert row["codec_latents"].dtype == row["codec_latent_variance"].dtype == np.float16
+        assert row["codec_latents"].shape == row["codec_latent_variance"].shape == (n_frames, 3)
+        np.testing.assert_allclose(row["codec_latents"][:, 2], row["codec_codes"][2] / 2 - 1, atol=1e-3)
         assert row["taste_codes"].shape == (len(row["words"]), 2)
         assert row["taste_codes"].dtype == np.int64
         assert row["taste_codes"][:, 0].tolist() == [len(w["text"]) % 16 for w in row["words"]]

@@ -160,6 +160,7 @@ def test_a_small_fit_lowers_the_loss_and_tells_what_it_reached(fitted) -> None:
     assert figures["heldout_utterances"] == 1
     for mode in ("text", "plain", "quantised"):
         assert 0 < figures[mode]["top1"] <= figures[mode]["top5"] <= 1
+        assert 0 <= figures[mode]["lengths"] <= 1
     assert len(figures["quantised"]["codes_in_use"]) == 3
 
 
@@ -241,16 +242,16 @@ def test_what_is_written_is_the_step_with_the_lowest_loss_on_those_kept_out(with
 
 
 def test_the_example_tells_how_the_files_that_come_along_were_fitted() -> None:
-    from examples.embedded import DATA, EMBEDDED, RECIPES
+    from examples.embedded import BOTH, EMBEDDED, RECIPES
     from transforms.taste.fit_sound import FitSoundOptions
 
     taste = read_card(EMBEDDED / "antiphon-taste.safetensors")
-    assert taste["data"] == DATA
-    told = FitTasteOptions(folder=EMBEDDED, data=DATA, **RECIPES["taste"]).model_dump(mode="json")
+    assert taste["data"] == BOTH
+    told = FitTasteOptions(folder=EMBEDDED, data=BOTH, **RECIPES["taste"]).model_dump(mode="json")
     assert {name: told[name] for name in taste["options"]} == taste["options"]
     with safe_open(EMBEDDED / "antiphon-taste-sound.safetensors", framework="pt") as file:
         sound = json.loads(file.metadata()["antiphon"])
-    told = FitSoundOptions(path=EMBEDDED, data=DATA, **RECIPES["sound"]).model_dump(mode="json")
+    told = FitSoundOptions(path=EMBEDDED, data=BOTH, **RECIPES["sound"]).model_dump(mode="json")
     assert {name: told[name] for name in sound["options"]} == sound["options"]
 
 

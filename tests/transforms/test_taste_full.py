@@ -3,16 +3,20 @@
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from schemas import Block
 from tests.transforms import distil
 from tests.transforms.test_taste import N_UNITS, options, utterance
 from transforms.taste.examples import shorter_runs
 from transforms.taste.fit import fit_taste
-from transforms.taste.model import TasteTokenizer
+from transforms.taste.model import TasteTokenizer, WrongTokenizer, read_card
 from transforms.taste.options import FitTasteOptions
 from transforms.taste.sizes import FULL_DECODER, TOKENIZER, fit_preset
+from transforms.taste.speech import load_decoder
 from transforms.taste.stage import Taste, TasteOptions
+from transforms.taste.unit_lm import UnitLM, UnitLMShape
+from transforms.weights.find import hash_path
 from transforms.whisper_model import encoder_pass, load_whisper
 
 
@@ -40,6 +44,7 @@ def test_the_numbers_are_the_papers(model, folder) -> None:
     assert not any(name.startswith("encoder") for name in model.fitted())
     options = FitTasteOptions(folder="x", data="x", **fit_preset("full"))
     assert (options.value_layer, options.code_dim, options.decay, options.batch) == (6, 256, 0.99, 256)
+    assert (options.decoder, options.n_units) == ("unit_lm", FULL_DECODER.n_units)
     assert FitTasteOptions(folder="x", data="x", **fit_preset("compact")) == FitTasteOptions(folder="x", data="x")
     assert (FULL_DECODER.n_units, FULL_DECODER.dim, FULL_DECODER.layers) == (4096, 1024, 7)
     with pytest.raises(ValueError, match="'huge' is no size of TASTE; there are compact and full"):
@@ -90,9 +95,23 @@ def test_a_fit_of_a_few_steps_end_to_end(folder, speech, tmp_path) -> None:
         units = (loud.argsort().argsort() * N_UNITS // len(loud)).numpy()
         u.units, u.unit_run_lengths = shorter_runs(units, np.ones(len(units), dtype=np.int64))
         u.given = {"speaker": u.source}
-    small = {"size": 16, "code_dim": 32, "levels": 4, "batch": 2, "recogniser": str(folder)}
-    steps = {"steps_text": 2, "steps_plain": 2, "steps_quantised": 3, "steps_settle": 1}
-    path = fit_taste(utterances, options(tmp_path, **(fit_preset("full") | small | steps)), lambda line: None)
+    tiny = {"dim_in": 16, "dim": 32, "heads": 2, "hidden": 32, "layers": 2, "text_layers": 1, "code_layers": 1}
+    small = {"size": 16, "code_dim": 32, "levels": 4, "batch": 2, "recogniser": str(folder), "n_units": N_UNITS}
+    small |= {"unit_lm": tiny, "learning_rate": 3e-3}
+    steps = {"steps_text": 6, "steps_plain": 6, "steps_quantised": 8, "steps_settle": 1, "log_every": 1}
+    said: list[str] = []
+    path = fit_taste(utterances, options(tmp_path, **(fit_preset("full") | small | steps)), said.append)
+    losses = [float(line.split("loss ")[1].split()[0]) for line in said if " loss " in line]
+    assert sum(losses[-5:]) < sum(losses[:5])
+    figures = read_card(path)["figures"]
+    assert "lengths" not in figures["quantised"]
+    assert figures["quantised"]["loss"] != figures["text"]["loss"]
+    with pytest.raises(WrongTokenizer, match="the paper's unit LM, whose units nothing here turns into sound"):
+        load_decoder(tmp_path / "antiphon-taste-decoder.safetensors", hash_path(path))
+    decoder = read_card(tmp_path / "antiphon-taste-decoder.safetensors")["decoder"]
+    lm = UnitLM(UnitLMShape(**decoder))
+    with safe_open(tmp_path / "antiphon-taste-decoder.safetensors", "pt") as file:
+        lm.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118
     stage = Taste(TasteOptions(model=str(path), recogniser=str(folder), latents=True))
     stage.setup()
     block = stage(Block(0, 16000, utterances=[utterance(clip) for clip in speech[:2]]))

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from schemas.errors import UserError
 from tests.conftest import Clip
-from transforms.taste.decoder import MAX_RUN, SpeechDecoder, Spoken
+from transforms.taste.decoder import MAX_RUN, Fused, Phones, SpeechDecoder, Spoken
 from transforms.taste.examples import shorter_runs, word_ends
 from transforms.taste.fit_sound import frame_words
+from transforms.taste.phones import SYMBOLS, PhoneReader
 from transforms.taste.sound import SoundNetwork, load_sound, mel_frames, save_sound
-from transforms.taste.speech import Drawing, Speech
+from transforms.taste.speech import Drawing, Speech, write_units
 
 RUNS = st.lists(st.integers(1, 70), min_size=1, max_size=40)
 
@@ -44,25 +45,51 @@ def test_a_word_lasts_until_the_next_begins() -> None:
     assert frame_words([0.0, 0.1], 10).tolist() == [0] * 5 + [1] * 5
 
 
-def test_one_unit_at_a_time_predicts_what_all_at_once_does() -> None:
+def small_decoder() -> tuple[SpeechDecoder, Fused]:
+    """A decoder, and what it reads of two words with codes: one of one phone, one of two."""
     torch.manual_seed(0)
     decoder = SpeechDecoder(32, 20, dim=64, layers=2, speaker_dim=8).eval()
-    word_ids = torch.tensor([0, 1, 1])
-    valid = torch.ones(1, 3, dtype=torch.bool)
+    phones = Phones(torch.tensor([[3, 9, 4]]), torch.ones(1, 3, dtype=torch.bool), torch.tensor([0, 1, 1]))
     with torch.no_grad():
-        fused = decoder.fuse(torch.randn(1, 3, 32), torch.randn(1, 3, 32), valid, word_ids, torch.randn(1, 8))
-        spoken = Spoken(*(torch.tensor([x]) for x in ([3, 7, 7], [2, 16, 1], [0, 0, 1], [0, 2, 0], [0, 1, 1])))
+        return decoder, decoder.fuse(torch.randn(2, 32), torch.randn(2, 32), phones, torch.randn(1, 8))
+
+
+def test_one_unit_at_a_time_predicts_what_all_at_once_does() -> None:
+    decoder, fused = small_decoder()
+    spoken = Spoken(*(torch.tensor([x]) for x in ([3, 7, 7], [2, 16, 1], [0, 0, 1], [0, 2, 0], [18, 16, 1])))
+    with torch.no_grad():
         together = decoder(fused, spoken)
         cache: list = []
         decoder.start(fused, cache)
         before = decoder.first()
         for at in range(3):
-            unit, run, word, elapsed, _ = (int(x[0, at]) for x in spoken)
-            state = decoder.step(before, at, fused.words[word], elapsed, cache)
+            unit, run, word, elapsed, left = (int(x[0, at]) for x in spoken)
+            state = decoder.step(before, at, fused.words[word], elapsed, left, cache)
             torch.testing.assert_close(decoder.unit_out(state), together.units[0, at], atol=1e-4, rtol=1e-4)
             torch.testing.assert_close(decoder.run_logits(state, unit), together.runs[0, at], atol=1e-4, rtol=1e-4)
-            torch.testing.assert_close(decoder.end_logit(state, unit, run), together.ends[0, at], atol=1e-4, rtol=1e-4)
             before = decoder.said(unit, run)
+
+
+@given(st.lists(st.integers(1, 120), min_size=2, max_size=2), st.integers(0, 3))
+def test_each_word_lasts_as_long_as_was_told(lengths: list[int], seed: int) -> None:
+    decoder, fused = small_decoder()
+    told = fused._replace(log_frames=torch.tensor(lengths, dtype=torch.float32).log())
+    said = write_units(decoder, told, Drawing(seed=seed))
+    assert np.bincount(said.words, weights=said.runs).tolist() == lengths
+    assert said.runs.min() >= 1
+    assert said.runs.max() <= MAX_RUN
+    shorter = write_units(decoder, told, Drawing(seed=seed, max_word_s=0.4))
+    assert np.bincount(shorter.words, weights=shorter.runs).tolist() == [min(n, 20) for n in lengths]
+
+
+def test_words_are_read_as_their_phones_and_the_stop_that_they_end_with() -> None:
+    read = PhoneReader("en")(["Hello,", "3", "’", "cats.”"])
+    said = [" ".join(SYMBOLS[i] for i in read.ids[read.word_ids == word]) for word in range(4)]
+    assert said == ["HH AH L OW ,", "TH R IY", "-", "K AE T S ."]
+    assert read.word_ids.tolist() == sorted(read.word_ids.tolist())
+    unknown = PhoneReader("en")(["blixtrope"])
+    assert len(unknown.ids) > 5
+    assert "-" not in [SYMBOLS[i] for i in unknown.ids]
 
 
 @pytest.fixture(scope="module")

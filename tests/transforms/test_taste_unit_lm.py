@@ -62,10 +62,20 @@ def test_text_and_codes_start_out_alike_and_the_fusion_is_a_softmax(lm) -> None:
     valid = torch.ones(1, 3, dtype=torch.bool)
     text = lm.text_encoder(lm.token_embedding(one.ids[None]), valid)
     codes = lm.code_encoder(lm.latent_in(one.latents[None]), valid)
-    torch.testing.assert_close(lm.fuse(one.ids[None], one.latents[None], valid), (text + codes) / 2)
+    coded = torch.tensor([True])
+    torch.testing.assert_close(lm.fuse(one.ids[None], one.latents[None], valid, coded), (text + codes) / 2)
     with torch.no_grad():
         lm.fusion.copy_(torch.tensor([30.0, -30.0]))
-    torch.testing.assert_close(lm.fuse(one.ids[None], one.latents[None], valid), text)
+    torch.testing.assert_close(lm.fuse(one.ids[None], one.latents[None], valid, coded), text)
+
+
+def test_what_has_no_codes_is_read_from_the_text_alone_beside_what_has(lm) -> None:
+    coded, bare = said(3, 4), said(5, 2, seed=1)._replace(latents=None)
+    together = lm.sequences([coded, bare]).inputs
+    torch.testing.assert_close(together[0, :10], lm.sequences([coded]).inputs[0])
+    torch.testing.assert_close(together[1, :10], lm.sequences([bare]).inputs[0])
+    text = lm.text_encoder(lm.token_embedding(bare.ids[None]), torch.ones(1, 5, dtype=torch.bool))
+    torch.testing.assert_close(together[1, 2:7], text[0])
 
 
 def test_no_unit_sees_a_later_one_and_padding_changes_nothing(lm) -> None:

@@ -13,6 +13,8 @@ from training.layouts.csm import CsmLayout, CsmLayoutOptions
 from training.layouts.ctc import CtcLayout, CtcLayoutOptions
 from training.layouts.groups import GroupLayout, GroupLayoutOptions
 from training.layouts.interleave import InterleaveLayout, InterleaveLayoutOptions
+from training.layouts.latents import LatentsLayout, LatentsLayoutOptions
+from training.layouts.merged import merged
 from training.layouts.moshi import MoshiLayout, MoshiLayoutOptions
 from training.layouts.orders import DelayLayout, DelayLayoutOptions, FlatLayout, FlatLayoutOptions
 from training.layouts.pairs import AudioLMLayout, AudioLMLayoutOptions, StepLayout, StepLayoutOptions
@@ -20,6 +22,7 @@ from training.layouts.plain import TextLayout, TextLayoutOptions, UnitsLayout, U
 from training.layouts.rows import KimiLayout, KimiLayoutOptions, MiniOmniLayout, MiniOmniLayoutOptions
 from training.layouts.taste import TasteLayout, TasteLayoutOptions
 from training.layouts.text_speech import TextSpeechLayout, TextSpeechLayoutOptions
+from training.layouts.units import UnitLayout, UnitLayoutOptions
 
 AnyLayoutOptions = (
     TasteLayoutOptions
@@ -40,6 +43,7 @@ AnyLayoutOptions = (
     | DelayLayoutOptions
     | FlatLayoutOptions
     | AudioLMLayoutOptions
+    | LatentsLayoutOptions
 )
 """What `train.layout` may be; `name` tells them apart."""
 
@@ -62,6 +66,7 @@ LAYOUTS: dict[type[LayoutOptions], type[Layout]] = {
     DelayLayoutOptions: DelayLayout,
     FlatLayoutOptions: FlatLayout,
     AudioLMLayoutOptions: AudioLMLayout,
+    LatentsLayoutOptions: LatentsLayout,
 }
 
 NAMES: dict[str, type[LayoutOptions]] = {
@@ -71,7 +76,10 @@ NAMES: dict[str, type[LayoutOptions]] = {
 
 
 def make(options: LayoutOptions, vocabulary: Vocabulary, cards: Mapping[str, Tokenizer]) -> Layout:
-    """The layout that the options name. Raises UserError, naming the stage to run, where the corpus lacks its stream."""
+    """The layout that the options name, on merged units where they say so.
+
+    Raises UserError where the corpus lacks its stream, naming the stage to run, or the merges are not of its units.
+    """
     layout = LAYOUTS[type(options)]
     for kind in layout.kinds:
         if kind not in cards:
@@ -80,6 +88,13 @@ def make(options: LayoutOptions, vocabulary: Vocabulary, cards: Mapping[str, Tok
                 f"layout {options.name} needs the {kind} stream, and the corpus has {have}: "
                 f"prepare it with the section `{kind}` in the config"
             )
+        if not cards[kind].sizes and layout is not LatentsLayout:
+            raise UserError(
+                f"layout {options.name} needs codes, and {cards[kind].name} gives latents alone: layout latents"
+            )
+    if isinstance(options, UnitLayoutOptions) and options.bpe:
+        assert issubclass(layout, UnitLayout)
+        return merged(layout, options, vocabulary, cards)
     return layout(options, vocabulary, cards)
 
 

@@ -121,6 +121,7 @@ class Example:
         id: of the row it was made from. audio_s: its length in seconds.
         ends_s: float `[W]`; empty where no layout that is used needs it.
         units: int64 `[U]`, no two neighbours equal. run_lengths: int64 `[U]`, frames that each lasts.
+        latents, latent_variance: float `[T, d]`, continuous latents of the codec as they are stored.
         role: of the speaker, in a conversation. turns: where it is one, what was said in turn; the rest is all of it, joined.
     """
 
@@ -134,6 +135,8 @@ class Example:
     run_lengths: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     role: str = ""
     turns: list["Example"] = field(default_factory=list)
+    latents: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float16))
+    latent_variance: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float16))
 
 
 class Parts(NamedTuple):
@@ -156,6 +159,7 @@ class Sequence:
         dropped: ids of the example that the layout had no room for.
         ctc_targets: int64 `[U]`, where units are to be learnt by CTC from the text positions' states (LLaMA-Omni), else None.
         latents, latent_labels: float32 `[S, d]`, NaN where there is none: continuous inputs, and those to be predicted.
+        latent_noise: float32 `[S, d]`, deviation of each input, to be drawn anew whenever it is learnt from; None where it is 0.
     """
 
     inputs: np.ndarray
@@ -168,6 +172,7 @@ class Sequence:
     ctc_targets: np.ndarray | None = None
     latents: np.ndarray | None = None
     latent_labels: np.ndarray | None = None
+    latent_noise: np.ndarray | None = None
 
     @property
     def modality(self) -> np.ndarray:
@@ -190,6 +195,8 @@ class Layout(abc.ABC):
     rows: tuple[Row, ...]
     upsample: int = 0
     """Copies of a text token's state that a CTC decoder reads the units off; 0 where there is none."""
+    latent_dim: int = 0
+    """Numbers in the continuous latent of a position; 0 where there is none."""
 
     def __init__(self, options: LayoutOptions, vocabulary: Vocabulary, cards: Mapping[str, Tokenizer]) -> None:
         self.options = options
@@ -214,13 +221,17 @@ class Layout(abc.ABC):
     @property
     def column(self) -> str:
         """The column of the first token stream it needs; empty where it needs none."""
-        return STREAMS[self.kind] if self.kinds else ""
+        return self.column_of(self.kind) if self.kinds else ""
+
+    def column_of(self, kind: str) -> str:
+        """The column that it takes of a token stream."""
+        return STREAMS[kind]
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of `schemas.record` that it reads."""
         lengths = ("unit_run_lengths",) if "units" in self.kinds else ()
-        return ("id", "duration_s", "words", *(STREAMS[kind] for kind in self.kinds), *lengths)
+        return ("id", "duration_s", "words", *map(self.column_of, self.kinds), *lengths)
 
     def examples(
         self, rows: Iterable[dict[str, Any]], encode: Callable[[list[str]], list[list[int]]]
@@ -231,8 +242,8 @@ class Layout(abc.ABC):
     def example(self, row: dict[str, Any], encode: Callable[[list[str]], list[list[int]]]) -> Example:
         """The example in a row of the reader. Raises ValueError, naming the row, where a stream is missing."""
         for kind in self.kinds:
-            if row[STREAMS[kind]] is None:
-                raise ValueError(f"row {row['id']} has no {STREAMS[kind]}, which layout {self.name} needs")
+            if row[self.column_of(kind)] is None:
+                raise ValueError(f"row {row['id']} has no {self.column_of(kind)}, which layout {self.name} needs")
         words = row["words"] or []
         example = Example(
             encode([word["text"] for word in words]),
@@ -246,7 +257,7 @@ class Layout(abc.ABC):
             if kind == "units":
                 example.units, example.run_lengths = row["units"], row["unit_run_lengths"]
             else:
-                example.codes = row[STREAMS[kind]]
+                example.codes = row[self.column_of(kind)]
         return example
 
     def no_codes(self) -> np.ndarray:
@@ -276,6 +287,14 @@ class Layout(abc.ABC):
     def undo(self, inputs: np.ndarray) -> Parts:
         """What is in inputs `[S, R]`: the inverse of `apply`, for sampled inputs too."""
 
+    def units_of(self, ids: np.ndarray) -> np.ndarray:
+        """The units that ids of the row of units stand for: themselves, where they are not merged."""
+        return ids
+
+    def latents_of(self, inputs: np.ndarray, latents: np.ndarray) -> np.ndarray:
+        """The codec's latents, float32 `[T, d]`, among inputs `[S, R]` and what they hold of latents, `[S, latent_dim]`."""
+        return np.zeros((0, 0), dtype=np.float32)
+
     def kept(self, example: Example) -> Parts:
         """What of an example its sequence holds, and so what `undo` gives back. All of it, but in layouts that choose."""
         return Parts(example.words, example.codes, example.units)
@@ -291,6 +310,10 @@ class Prompt(abc.ABC):
     @abc.abstractmethod
     def next(self, draw: Draw) -> np.ndarray | None:
         """The next position's ids `[R]`, or None when the sequence has ended. `draw` is not called for what is given."""
+
+    def latent(self, sample: Callable[[], np.ndarray]) -> np.ndarray | None:
+        """The latent `[d]` that the position just given holds: known, or drawn by `sample`; None where it holds none."""
+        return None
 
 
 class Script(Prompt):

@@ -10,7 +10,7 @@ from training.layouts.base import IGNORE, NOTHING, Layout, Sequence
 def cells(layout: Layout, laid: Sequence, written: Callable[[int], str]) -> list[list[str]]:
     """What stands in each row and step, as text; `written` gives that of a text token.
 
-    An id that is not learnt is in brackets, NOTHING is a dot.
+    An id that is not learnt is in brackets, NOTHING is a dot. Of a latent, the first number.
     """
     given = np.ones(laid.inputs.shape, dtype=bool)
     given[1:] = laid.labels[:-1] == IGNORE
@@ -24,6 +24,8 @@ def cells(layout: Layout, laid: Sequence, written: Callable[[int], str]) -> list
             name = row.specials[i - row.size] if i >= row.size else written(i) if r == 0 else str(i)
             line.append(f"({name})" if is_given else name)
         table.append(line)
+    if laid.latents is not None:
+        table.append(["." if np.isnan(x) else f"{x:.1f}" for x in laid.latents[:, 0]])
     return table
 
 
@@ -32,7 +34,7 @@ def draw(
 ) -> list[str]:
     """`steps` positions from `first` on as lines of at most `width` characters, in as many bands as that takes."""
     table = [[str(p) for p in range(len(laid.inputs))], *cells(layout, laid, written)]
-    names = ["step", *(row.name for row in layout.rows)]
+    names = ["step", *(row.name for row in layout.rows), *(["latent"] if laid.latents is not None else [])]
     margin = max(map(len, names)) + 1
     end = min(first + steps, len(laid.inputs))
     widths = {p: max(len(line[p]) for line in table) + 1 for p in range(first, end)}
@@ -58,6 +60,8 @@ def summary(layout: Layout, laid: Sequence) -> str:
     counts = (laid.labels != IGNORE).sum(axis=0)
     learnt = ", ".join(f"{row.name} {count}" for row, count in zip(layout.rows, counts, strict=True) if count)
     weights = f"text {layout.options.text_weight:g}, speech {layout.options.speech_weight:g}"
+    if laid.latent_labels is not None:
+        learnt += f", latent {int((~np.isnan(laid.latent_labels[:, 0])).sum())} x {laid.latent_labels.shape[1]}"
     parts = [f"{n} steps{rate}", f"learnt: {learnt or 'nothing'}", f"weights: {weights}"]
     if laid.shifted:
         parts.append(f"{laid.shifted} text tokens late")

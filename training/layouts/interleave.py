@@ -40,6 +40,10 @@ class InterleaveLayout(UnitLayout):
     specials = (("bos", "[Speech]", "eos"), ("[Text]", "eos"))
     options: InterleaveLayoutOptions
 
+    @property
+    def at_words(self) -> bool:
+        return True
+
     def speech(self, example: Example) -> np.ndarray:
         """Bool `[W]`: which words are units."""
         options, random = self.options, generator(example.id, self.options.seed)

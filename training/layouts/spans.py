@@ -15,12 +15,21 @@ def word_bounds(example: Example, rate_hz: float) -> np.ndarray:
     (slamkit goes by the unit's end, and gives a unit that ends on a border to both words). Words meet in the middle of the
     silence between them, or of their overlap; what is before the first and after the last word is theirs.
     """
-    starts, ends = example.starts_s[1:], example.ends_s[:-1]
-    borders = np.maximum.accumulate((starts + ends) / 2 * rate_hz) if len(starts) else np.zeros(0)
-    middles = np.cumsum(example.run_lengths) - example.run_lengths / 2
-    # The tolerance keeps a middle that lies on a border in the later word although float32 times are a little off.
-    inner = np.searchsorted(middles, borders - 1e-4, side="left")
+    inner = word_borders(example.starts_s, example.ends_s, example.run_lengths, rate_hz)
     return np.concatenate([[0], inner, [len(example.units)]]).astype(np.int64)
+
+
+def word_borders(starts_s: np.ndarray, ends_s: np.ndarray, run_lengths: np.ndarray, rate_hz: float) -> np.ndarray:
+    """Int64 `[W - 1]`, ascending: the first unit of each word but the first; `[0]` without words. See `word_bounds`.
+
+    Args:
+        starts_s, ends_s: of the words, `[W]` each. run_lengths: frames that each unit lasts, `[U]`. rate_hz: frames a second.
+    """
+    starts, ends = starts_s[1:], ends_s[:-1]
+    borders = np.maximum.accumulate((starts + ends) / 2 * rate_hz) if len(starts) else np.zeros(0)
+    middles = np.cumsum(run_lengths) - run_lengths / 2
+    # The tolerance keeps a middle that lies on a border in the later word although float32 times are a little off.
+    return np.searchsorted(middles, borders - 1e-4, side="left").astype(np.int64)
 
 
 def generator(example_id: str, seed: int) -> np.random.Generator:

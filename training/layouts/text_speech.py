@@ -38,6 +38,10 @@ class TextSpeechLayout(UnitLayout):
     specials = (("bos", "[Speech]", "eos"), ("[Text]", "eos"))
     options: TextSpeechLayoutOptions
 
+    @property
+    def at_words(self) -> bool:
+        return self.options.prompt_s > 0
+
     def n_prompt(self, example: Example) -> int:
         """How many units are heard first: those of the words that end within `prompt_s`, of half of all words at the most."""
         ended = np.searchsorted(np.maximum.accumulate(example.ends_s), self.options.prompt_s + 1e-6, side="right")

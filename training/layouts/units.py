@@ -1,11 +1,12 @@
 """What the layouts have in common that hold units, text and units in one stream."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from schemas import Tokenizer
 from schemas.errors import UserError
-from training.layouts.base import Example, LayoutOptions, Parts, Script
+from training.layouts.base import Example, LayoutOptions, Parts, Script, Vocabulary
 from training.layouts.stream import StreamLayout
 
 UNITS_PER_FRAME = 0.7
@@ -17,13 +18,24 @@ class UnitLayoutOptions(LayoutOptions):
 
     deduplicate: bool = True
     """Each unit once however long it lasts, as HuBERT's users do; false: one unit a frame."""
+    bpe: str | None = None
+    """A file of `antiphon fit bpe`: the units are merged into its tokens, and chunks and the like count these. Null: as they
+    are. Checkpoints hold the merges."""
 
 
 class UnitLayout(StreamLayout):
-    """Text in row 0, units in row 1, never both in one position."""
+    """Text in row 0, units in row 1, never both in one position.
+
+    Attributes:
+        frames_per_unit: how many frames an id of the row of units lasts, on average.
+    """
 
     kinds = ("units",)
     options: UnitLayoutOptions
+
+    def __init__(self, options: LayoutOptions, vocabulary: Vocabulary, cards: Mapping[str, Tokenizer]) -> None:
+        super().__init__(options, vocabulary, cards)
+        self.frames_per_unit = 1 / UNITS_PER_FRAME if self.options.deduplicate else 1.0
 
     def units(self, example: Example) -> np.ndarray:
         """Int64 `[U]`: the units to lay out, with or without repeats."""
@@ -31,13 +43,17 @@ class UnitLayout(StreamLayout):
             return example.units
         return np.repeat(example.units, example.run_lengths)
 
+    @property
+    def at_words(self) -> bool:
+        """Whether it goes from units to something else between two words, so that no id may be of both."""
+        return False
+
     def kept(self, example: Example) -> Parts:
         return Parts(example.words, self.no_codes(), self.units(example))
 
     def max_units(self, max_s: float) -> int:
         """Units in so many seconds."""
-        share = UNITS_PER_FRAME if self.options.deduplicate else 1.0
-        return max(1, round(max_s * self.card.rate_hz * share))
+        return max(1, round(max_s * self.card.rate_hz / self.frames_per_unit))
 
     def say(self, script: Script, given: np.ndarray, max_s: float, end: str) -> Iterator[np.ndarray]:
         """Positions of units: those given, and then drawn ones up to the special `end`."""

@@ -1,5 +1,7 @@
 """Encode long sound in chunks that overlap, so that memory is bounded by the chunk and the codes are those of the whole."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from transforms.codec.codec import CodecModel
@@ -17,16 +19,28 @@ def encode_in_chunks(codec: CodecModel, samples: np.ndarray, chunk_frames: int, 
 
     Raises ValueError where there is no chunk.
     """
+    (codes,) = in_chunks(lambda given: [codec.encode(given)], codec.hop, samples, chunk_frames, context_frames)
+    return codes
+
+
+def in_chunks(
+    encode: Callable[[np.ndarray], Sequence[np.ndarray]],
+    hop: int,
+    samples: np.ndarray,
+    chunk_frames: int,
+    context_frames: int,
+) -> list[np.ndarray]:
+    """As `encode_in_chunks`, of whatever arrays `[..., T]` `encode` makes of samples."""
     if chunk_frames < 1 or context_frames < 0:
         raise ValueError(f"chunks of {chunk_frames} frames with {context_frames} around; at least 1 and 0 are needed")
-    n_frames = -(-len(samples) // codec.hop)
+    n_frames = -(-len(samples) // hop)
     parts = []
     for start in range(0, n_frames, chunk_frames):
         first = max(0, start - context_frames)
         end = min(n_frames, start + chunk_frames)
-        given = samples[first * codec.hop : min(len(samples), (end + context_frames) * codec.hop)]
-        parts.append(codec.encode(given)[:, start - first : end - first])
-    return np.concatenate(parts, axis=1) if parts else codec.encode(samples)
+        given = samples[first * hop : min(len(samples), (end + context_frames) * hop)]
+        parts.append([made[..., start - first : end - first] for made in encode(given)])
+    return [np.concatenate(made, axis=-1) for made in zip(*parts, strict=True)] if parts else list(encode(samples))
 
 
 def share_equal(codes: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -1,9 +1,10 @@
 """What a codec must offer."""
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from schemas import Latents
 from schemas.errors import UserError
 
 BACKENDS = {
@@ -11,6 +12,8 @@ BACKENDS = {
     "lyra": "transforms.codec.lyra:LyraCodec",
     "transformers": "transforms.codec.transformers_codec:TransformersCodec",
     "snac": "transforms.codec.snac:SnacCodec",
+    "speechtokenizer": "transforms.codec.speechtokenizer:SpeechTokenizerCodec",
+    "vae": "transforms.codec.vae:VaeCodec",
 }
 """Each is made from (model, n_codebooks): a name or path for `transforms.weights.locate`, and how many to keep, or None."""
 
@@ -35,8 +38,40 @@ class CodecModel(Protocol):
         ...
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Integers `[K, T]`, undelayed -> float32 `[T * hop]` at `sample_rate_hz`."""
+        """Integers `[k, T]` of the first k books, undelayed -> float32 `[T * hop]` at `sample_rate_hz`.
+
+        One of several rates takes all of its rows.
+        """
         ...
+
+
+class Encoded(NamedTuple):
+    """What a codec with continuous latents makes of sound.
+
+    Attributes:
+        codes: integers `[K, T]`, the same as `encode` gives; None where there are no codebooks.
+        latents: float32 `[T, d]`. variance: float32 `[T, d]`, of a VAE's posterior; None where the model does not give it.
+    """
+
+    codes: np.ndarray | None
+    latents: np.ndarray
+    variance: np.ndarray | None = None
+
+
+class ContinuousCodec(CodecModel, Protocol):
+    """A codec whose continuous latents can be had, and turned back into sound."""
+
+    latents: Latents
+
+    def encode_latents(self, samples: np.ndarray) -> Encoded:
+        """float32 `[n]` at `sample_rate_hz` -> codes and latents of its ceil(n / hop) frames, in one pass."""
+        ...
+
+    def decode_latents(self, latents: np.ndarray) -> np.ndarray:
+        """float `[T, d]` -> float32 `[T * hop]` at `sample_rate_hz`. Nothing is quantised."""
+        ...
+
+    # One that hears an utterance as a whole first has `prepare`, `[n]` -> `[n]`, which the stage calls before all else.
 
 
 def check_codebooks(wanted: int | None, default: int, available: int, model: str) -> int:

@@ -8,8 +8,9 @@ import torch
 
 from schemas.errors import UserError
 from transforms.codec import melspec
-from transforms.codec.codec import check_codebooks
+from transforms.codec.codec import Encoded, check_codebooks
 from transforms.codec.hifigan import Vocoder
+from transforms.codec.latents import rvq_latents
 from transforms.codec.network import STACK, MelCodecNetwork
 from transforms.weights import locate
 
@@ -35,17 +36,26 @@ class MelCodec:
         available = self._network.sizes
         self.sizes = available[: check_codebooks(n_codebooks, len(available), len(available), model)]
         self.sha256 = weight.sha256
+        self.latents = rvq_latents(self._network.levels)
         self._network.to("cuda" if torch.cuda.is_available() else "cpu")
         self._vocoder: Vocoder | None = None
 
     def encode(self, samples: np.ndarray) -> np.ndarray:
         """float32 `[n]` at 22.05 kHz -> int64 `[K, ceil(n / 512)]`."""
-        n_frames = -(-len(samples) // self.hop)
-        if n_frames == 0:
+        if len(samples) == 0:
             return np.zeros((len(self.sizes), 0), dtype=np.int64)
-        padded = np.pad(samples, (0, n_frames * self.hop - len(samples)))
-        log_mel = melspec.log_mel(torch.from_numpy(padded).to(self._network.mean.device))
-        return self._network.encode(log_mel)[: len(self.sizes)].cpu().numpy()
+        return self._network.encode(self._log_mel(samples))[: len(self.sizes)].cpu().numpy()
+
+    def encode_latents(self, samples: np.ndarray) -> Encoded:
+        """float32 `[n]` at 22.05 kHz -> codes and what they code: latents in the quantiser's space, `[T, 64]` as embedded."""
+        if len(samples) == 0:
+            return Encoded(self.encode(samples), np.zeros((0, self.latents.dim), dtype=np.float32))
+        codes, latents = self._network.encode_both(self._log_mel(samples))
+        return Encoded(codes[: len(self.sizes)].cpu().numpy(), latents.cpu().numpy())
+
+    def _log_mel(self, samples: np.ndarray) -> torch.Tensor:
+        padded = np.pad(samples, (0, -len(samples) % self.hop))
+        return melspec.log_mel(torch.from_numpy(padded).to(self._network.mean.device))
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """int `[k, T]` -> float32 `[512 T]` at 22.05 kHz. Loads the vocoder on its first call: encoding does without."""
@@ -54,6 +64,14 @@ class MelCodec:
         self._vocoder = self._vocoder or Vocoder(VOCODER)
         given = torch.from_numpy(codes.astype(np.int64)).to(self._network.mean.device)
         return self._vocoder(self._network.decode(given)).numpy()
+
+    def decode_latents(self, latents: np.ndarray) -> np.ndarray:
+        """float `[T, d]` -> float32 `[512 T]` at 22.05 kHz, past the quantiser."""
+        if len(latents) == 0:
+            return np.zeros(0, dtype=np.float32)
+        self._vocoder = self._vocoder or Vocoder(VOCODER)
+        given = torch.from_numpy(latents.astype(np.float32)).to(self._network.mean.device)
+        return self._vocoder(self._network.decode_latents(given)).numpy()
 
 
 def save_network(network: MelCodecNetwork, path: Path, header: dict[str, object]) -> None:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from transforms.codec.melspec import N_MELS
 from transforms.taste.rvq import ResidualVQ
@@ -120,6 +121,15 @@ class MelCodecNetwork(nn.Module):
         return torch.cat([self.content_quantiser.codebooks, rest]) if self.content else rest
 
     @property
+    def levels(self) -> list[Tensor]:
+        """Of each codebook the part of a latent, as `encode_both` gives it, that its codes stand for: `[size, d]`."""
+        if not self.content:
+            return list(self.quantiser.codebooks)
+        width = self.quantiser.codebooks.shape[-1]
+        first = [functional.pad(self.content_quantiser.codebooks[0], (0, width))]
+        return first + [functional.pad(codebook, (width, 0)) for codebook in self.quantiser.codebooks]
+
+    @property
     def sizes(self) -> tuple[int, ...]:
         levels, size, _ = self.codebooks.shape
         return (size,) * levels
@@ -170,7 +180,32 @@ class MelCodecNetwork(nn.Module):
     @torch.inference_mode()
     def encode(self, log_mel: Tensor) -> Tensor:
         """Log-mel `[80, 2T]` -> int64 codes `[K, T]`."""
+        return self._codes(self.latent(log_mel[None]))
+
+    @torch.inference_mode()
+    def encode_both(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-mel `[80, 2T]` -> (codes `[K, T]`, latents `[T, d]`: what the quantisers would code, in their own spaces).
+
+        With a branch, a latent is its two parts one after the other, as in `unquantised`.
+        """
         latent = self.latent(log_mel[None])
+        if not self.content:
+            return self._codes(latent), self.quantiser.project_in(latent[0])
+        first = self.content_quantiser.project_in(self._branch(latent)[0])
+        content = self.content_out(self.content_quantiser.project_out(first))
+        return self._codes(latent), torch.cat([first, self.quantiser.project_in(latent[0] - content)], dim=1)
+
+    @torch.inference_mode()
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Latents `[T, d]`, as `encode_both` gives them -> log-mel `[80, 2T]`. Nothing is quantised."""
+        width = self.quantiser.codebooks.shape[-1]
+        vectors = self.quantiser.project_out(latents[:, -width:])
+        if self.content:
+            vectors = vectors + self.content_out(self.content_quantiser.project_out(latents[:, :width]))
+        return self.restore(vectors[None])[0]
+
+    def _codes(self, latent: Tensor) -> Tensor:
+        """`[1, T, C]` -> int64 `[K, T]`."""
         if not self.content:
             return self.quantiser.encode(latent[0]).T
         first = self.content_quantiser.encode(self._branch(latent)[0])

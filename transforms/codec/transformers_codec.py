@@ -6,7 +6,9 @@ import numpy as np
 import torch
 
 from schemas.errors import UserError
-from transforms.codec.codec import check_codebooks
+from transforms.codec import quantised
+from transforms.codec.codec import Encoded, check_codebooks
+from transforms.codec.latents import rvq_latents
 from transforms.weights import locate
 
 _KNOWN = ("encodec", "mimi", "dac", "xcodec")
@@ -43,6 +45,7 @@ class TransformersCodec:
         self.sha256 = weight.sha256
         self.sample_rate_hz = int(config.sample_rate if self._kind == "xcodec" else config.sampling_rate)
         self.hop = _hop(config)
+        self.latents = rvq_latents(quantised.levels(self._network)) if self._kind in quantised.KNOWN else None
         available = _n_codebooks(config)
         # Mimi's first codebook is distilled from WavLM and quantised apart from the others.
         self.semantic = int(config.num_semantic_quantizers) if self._kind == "mimi" else 0
@@ -54,12 +57,33 @@ class TransformersCodec:
         n_frames = -(-len(samples) // self.hop)
         if n_frames == 0:
             return np.zeros((len(self.sizes), 0), dtype=np.int64)
-        padded = np.pad(samples, (0, n_frames * self.hop - len(samples))).astype(np.float32)
-        given = torch.from_numpy(padded)[None, None].to(self._network.device)
+        given = self._whole_frames(samples)
         # EnCodec alone is asked for a bit rate, and would otherwise take its lowest.
         rate = {"bandwidth": max(self._network.config.target_bandwidths)} if self._kind == "encodec" else {}
         codes = self._network.encode(given, **rate).audio_codes
         return codes.reshape(-1, codes.shape[-1])[: len(self.sizes)].cpu().numpy()
+
+    @torch.inference_mode()
+    def encode_latents(self, samples: np.ndarray) -> Encoded:
+        """float32 `[n]` at `sample_rate_hz` -> codes and what they code (transforms/codec/quantised.py). Not of X-codec."""
+        assert self.latents
+        if len(samples) == 0:
+            return Encoded(self.encode(samples), np.zeros((0, self.latents.dim), dtype=np.float32))
+        codes, latents = quantised.encode(self._network, self._whole_frames(samples))
+        return Encoded(codes[: len(self.sizes)].cpu().numpy(), latents.float().cpu().numpy())
+
+    @torch.inference_mode()
+    def decode_latents(self, latents: np.ndarray) -> np.ndarray:
+        """float `[T, d]` -> float32 `[T * hop]` at `sample_rate_hz`, past the codebooks."""
+        if len(latents) == 0:
+            return np.zeros(0, dtype=np.float32)
+        given = torch.from_numpy(latents.astype(np.float32)).to(self._network.device)
+        return _cut(quantised.decode(self._network, given), len(latents) * self.hop)
+
+    def _whole_frames(self, samples: np.ndarray) -> torch.Tensor:
+        """Samples `[n]` -> `[1, 1, whole frames]`."""
+        padded = np.pad(samples, (0, -len(samples) % self.hop)).astype(np.float32)
+        return torch.from_numpy(padded)[None, None].to(self._network.device)
 
     @torch.inference_mode()
     def decode(self, codes: np.ndarray) -> np.ndarray:
@@ -72,9 +96,13 @@ class TransformersCodec:
             values = self._network.decode(given[None], audio_scales=[None]).audio_values
         else:
             values = self._network.decode(audio_codes=given).audio_values
-        decoded = values.reshape(-1).float().cpu().numpy()
-        # DAC's strided convolutions give some samples more or less than whole frames.
-        return np.pad(decoded, (0, max(0, n_samples - len(decoded))))[:n_samples]
+        return _cut(values.reshape(-1), n_samples)
+
+
+def _cut(values: torch.Tensor, n_samples: int) -> np.ndarray:
+    """Sound of whole frames: DAC's strided convolutions give some samples more or less."""
+    decoded: np.ndarray = values.float().cpu().numpy()
+    return np.pad(decoded, (0, max(0, n_samples - len(decoded))))[:n_samples]
 
 
 def _hop(config: Any) -> int:

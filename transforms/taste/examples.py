@@ -12,8 +12,9 @@ from torch.nn.utils.rnn import pad_sequence
 from schemas import Utterance
 from transforms.resample import resample
 from transforms.taste.aggregator import FRAME_HZ, RATE_HZ
-from transforms.taste.decoder import MAX_RUN, Spoken
+from transforms.taste.decoder import MAX_RUN, Phones, Spoken
 from transforms.taste.model import TasteTokenizer
+from transforms.taste.phones import PhoneReader, Read
 from transforms.taste.words import WordTokens
 
 
@@ -23,6 +24,7 @@ class Example:
 
     Attributes:
         id: of the utterance. speaker: what is kept together when some are held out. tokens: N subwords of W words.
+        phones: of the same words.
         units, runs: int64 `[M]`, runs of MAX_RUN at most. ends: int64 `[W]`, how many units there are up to each word's end.
         voice: float32 `[S]`, an embedding of the speaker.
         keys, values: float16 `[T, D]`; 77 MB for each hour of audio and 384 of D, for each of the two.
@@ -31,6 +33,7 @@ class Example:
     id: str
     speaker: str
     tokens: WordTokens
+    phones: Read
     units: Tensor
     runs: Tensor
     ends: Tensor
@@ -45,7 +48,7 @@ class Batch:
 
     Attributes:
         ids, valid: int64 and bool `[B, N]`. word_ids: int64, the word of each valid subword in row order, counted through the
-            batch. n_words: words in the batch.
+            batch. n_words: words in the batch. phones: of the same words. frames: float32 `[n_words]`, how long each lasts.
         keys, values: float32 `[B, T, D]`. heard: bool `[B, T]`. spoken: `[B, M]` each. lengths: int64 `[B]`, units of each.
         voices: float32 `[B, S]`.
     """
@@ -54,6 +57,8 @@ class Batch:
     valid: Tensor
     word_ids: Tensor
     n_words: int
+    phones: Phones
+    frames: Tensor
     keys: Tensor
     values: Tensor
     heard: Tensor
@@ -64,7 +69,8 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
         moved = {k: v.to(device) for k, v in self.__dict__.items() if isinstance(v, Tensor)}
-        return replace(self, spoken=Spoken(*(x.to(device) for x in self.spoken)), **moved)
+        phones, spoken = (tuple(x.to(device) for x in part) for part in (self.phones, self.spoken))
+        return replace(self, phones=Phones(*phones), spoken=Spoken(*spoken), **moved)
 
 
 Voice = Callable[[Utterance], np.ndarray]
@@ -80,6 +86,7 @@ def build(
 ) -> list[Example]:
     """Run the frozen encoder once over all utterances. Those without words or beyond Whisper's windows are left out, and said."""
     examples: list[Example] = []
+    read = PhoneReader(language)
     for utterance in utterances:
         if utterance.units is None or utterance.unit_run_lengths is None:
             raise ValueError(f"{utterance.id} ({utterance.source}): no units; run the units stage before fitting TASTE")
@@ -101,6 +108,7 @@ def build(
                 utterance.id,
                 str(utterance.given.get("speaker") or utterance.source),
                 tokens,
+                read(tokens.words),
                 torch.from_numpy(units),
                 torch.from_numpy(runs),
                 torch.from_numpy(ends),
@@ -201,13 +209,24 @@ def collate(examples: list[Example]) -> Batch:
         return pad_sequence(tensors, batch_first=True)
 
     first = np.cumsum([0] + [len(e.tokens.words) for e in examples])
-    word_ids = np.concatenate([e.tokens.word_ids + start for e, start in zip(examples, first[:-1], strict=True)])
+
+    def counted(word_ids: list[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.concatenate([ids + at for ids, at in zip(word_ids, first[:-1], strict=True)]))
+
     parts = [_spoken(e, int(start)) for e, start in zip(examples, first[:-1], strict=True)]
+    ids = [torch.from_numpy(e.tokens.ids) for e in examples]
+    phones = [torch.from_numpy(e.phones.ids) for e in examples]
     return Batch(
-        ids=pad([torch.from_numpy(e.tokens.ids) for e in examples]),
-        valid=pad([torch.ones(len(e.tokens.ids), dtype=torch.bool) for e in examples]),
-        word_ids=torch.from_numpy(word_ids),
+        ids=pad(ids),
+        valid=pad([torch.ones_like(row, dtype=torch.bool) for row in ids]),
+        word_ids=counted([e.tokens.word_ids for e in examples]),
         n_words=int(first[-1]),
+        phones=Phones(
+            pad(phones),
+            pad([torch.ones_like(row, dtype=torch.bool) for row in phones]),
+            counted([e.phones.word_ids for e in examples]),
+        ),
+        frames=torch.cat([_frames(e).float() for e in examples]),
         keys=pad([e.keys.float() for e in examples]),
         values=pad([e.values.float() for e in examples]),
         heard=pad([torch.ones(len(e.keys), dtype=torch.bool) for e in examples]),
@@ -217,11 +236,16 @@ def collate(examples: list[Example]) -> Batch:
     )
 
 
+def _frames(example: Example) -> Tensor:
+    """How long each word lasts, int64 `[W]`."""
+    until = torch.cumsum(example.runs, 0)[example.ends - 1]
+    return torch.diff(until, prepend=until.new_zeros(1))
+
+
 def _spoken(example: Example, first_word: int) -> Spoken:
     """One example's units, each int64 `[M]`."""
-    last = torch.zeros_like(example.units)
-    last[example.ends - 1] = 1
-    words = torch.cumsum(last, 0) - last
+    lengths = _frames(example)
+    words = torch.repeat_interleave(torch.diff(example.ends, prepend=example.ends.new_zeros(1)))
     starts = torch.cumsum(example.runs, 0) - example.runs
-    word_starts = starts[torch.nn.functional.pad(example.ends[:-1], (1, 0))]
-    return Spoken(example.units, example.runs, words + first_word, starts - word_starts[words], last)
+    elapsed = starts - (torch.cumsum(lengths, 0) - lengths)[words]
+    return Spoken(example.units, example.runs, words + first_word, elapsed, lengths[words] - elapsed)

@@ -1,6 +1,7 @@
 """How to fit a TASTE tokenizer."""
 
 from pathlib import Path
+from typing import Literal
 
 from transforms.options import Options
 
@@ -18,6 +19,11 @@ class FitTasteOptions(Options):
     """Language of the data, ISO 639-1."""
     n_units: int = 500
     """Number of speech units."""
+    decoder: Literal["compact", "unit_lm"] = "compact"
+    """The speech decoder: "compact", which `antiphon speak --from taste` can sound and needs units at 50 Hz; or "unit_lm", the
+    paper's, for units of any rate, one a frame."""
+    unit_lm: dict[str, int] = {}  # noqa: RUF012 (pydantic copies it)
+    """Sizes of the unit LM that are not the paper's: dim, dim_in, heads, hidden, layers, text_layers, code_layers."""
     layers: tuple[int, ...] = (0, 1)
     """Decoder layers of the checkpoint that the aggregator starts from."""
     value_layer: int = 2
@@ -44,6 +50,10 @@ class FitTasteOptions(Options):
     """Share of words that keep only their first codes."""
     dropout: float = 0.2
     """Of the decoder's layers."""
+    history_dropout: float = 0.15
+    """Share of the units before that are hidden from the decoder, so that it heeds the text."""
+    length_weight: float = 1.0
+    """Weight of the mean absolute error of the logarithm of words' lengths."""
     text_share: float = 0.15
     """Share of utterances whose codes are held back, so that the decoder can also read from the text alone."""
     speaker: str | None = "resemblyzer"

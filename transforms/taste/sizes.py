@@ -13,7 +13,14 @@ TOKENIZER: dict[str, dict[str, Any]] = {
 }
 """Arguments of `TasteTokenizer` for each size."""
 
-_FULL_FIT = {"decay": 0.99, "batch": 256, "learning_rate": 2e-4, "tokenizer_learning_rate": 2e-4}
+_FULL_FIT = {
+    "decoder": "unit_lm",
+    "n_units": 4096,
+    "decay": 0.99,
+    "batch": 256,
+    "learning_rate": 2e-4,
+    "tokenizer_learning_rate": 2e-4,
+}
 
 FULL_DECODER = UnitLMShape()
 """The full speech decoder's."""

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from schemas import Utterance
 from transforms.codec import melspec
-from transforms.taste.aggregator import FRAME_HZ
+from transforms.taste.aggregator import FRAME_HZ, word_mean
 from transforms.taste.blocks import Cache
-from transforms.taste.decoder import Fused, SpeechDecoder
+from transforms.taste.decoder import Fused, Phones, SpeechDecoder
 from transforms.taste.fit import voice
 from transforms.taste.model import TasteTokenizer, WrongTokenizer, load, read_card
+from transforms.taste.phones import PhoneReader
 from transforms.taste.sound import Sound, load_sound
 from transforms.weights import locate
 
@@ -39,7 +40,7 @@ class Said(NamedTuple):
 
 @dataclass(frozen=True)
 class Drawing:
-    """How units are drawn: temperature 0 takes the likeliest. max_word_s: a word is ended when it has lasted so long."""
+    """How units are drawn: temperature 0 takes the likeliest. max_word_s: no word lasts longer."""
 
     temperature: float = 0.7
     top_k: int = 25
@@ -52,7 +53,7 @@ class Speech:
 
     Attributes:
         sha256: of the tokenizer's file, the revision of its codes. rate_hz: of the sound.
-        speaker: the speaker encoder whose voices the decoder knows; None for no voices.
+        speaker: the speaker encoder whose voices the decoder knows; None for no voices. language: ISO 639-1, of the texts.
     """
 
     rate_hz = melspec.RATE_HZ
@@ -65,9 +66,11 @@ class Speech:
         *,
         sha256: str = "",
         speaker: str | None = None,
+        language: str = "en",
     ) -> None:
         self.model, self.decoder, self.sound = model.eval(), decoder.eval(), sound
         self.sha256, self.speaker = sha256, speaker
+        self._read = PhoneReader(language)
 
     @classmethod
     def load(cls, name: str, recogniser: str) -> "Speech":
@@ -81,8 +84,9 @@ class Speech:
         model = load(weight.path, load_whisper(recogniser))
         decoder = load_decoder(locate(beside(weight.path, "decoder")).path, weight.sha256)
         network = load_sound(locate(beside(weight.path, "sound")).path, weight.sha256)
-        speaker = read_card(weight.path)["options"]["speaker"]
-        return cls(model, decoder, Sound(network), sha256=weight.sha256, speaker=speaker)
+        told = read_card(weight.path)["options"]
+        sound = Sound(network)
+        return cls(model, decoder, sound, sha256=weight.sha256, speaker=told["speaker"], language=told["language"])
 
     def voice(self, utterance: Utterance) -> np.ndarray:
         """float32 `[S]`: the voice of an utterance, as fitting had it."""
@@ -102,16 +106,20 @@ class Speech:
         tokens = self.model.tokenize(text)
         if not tokens.words:
             raise ValueError("no words to say")
-        word_ids = torch.from_numpy(tokens.word_ids)
-        embedded = self.model.aggregator.embedding(torch.from_numpy(tokens.ids))[None]
+        embedded = self.model.aggregator.embedding(torch.from_numpy(tokens.ids))
+        vectors = word_mean(embedded, torch.from_numpy(tokens.word_ids), len(tokens.words))
         decoded = None
         if codes is not None:
             if len(codes) != len(tokens.words):
                 raise ValueError(f"codes for {len(codes)} words, but the text has {len(tokens.words)}")
-            vectors = self.model.quantiser.decode(torch.from_numpy(np.asarray(codes, dtype=np.int64)))
-            decoded = vectors[word_ids][None]
-        valid = torch.ones(1, len(word_ids), dtype=torch.bool)
-        return self.decoder.fuse(embedded, decoded, valid, word_ids, torch.from_numpy(voice)[None])
+            decoded = self.model.quantiser.decode(torch.from_numpy(np.asarray(codes, dtype=np.int64)))
+        ids, of_word = (torch.from_numpy(part) for part in self._read(tokens.words))
+        phones = Phones(ids[None], torch.ones(1, len(ids), dtype=torch.bool), of_word)
+        return self.decoder.fuse(vectors, decoded, phones, torch.from_numpy(voice)[None])
+
+    def word_lengths_s(self, text: str, codes: np.ndarray | None, voice: np.ndarray) -> np.ndarray:
+        """float64 `[W]`: how long each word lasts when it is said so. See `fuse` for the arguments and errors."""
+        return np.array(word_frames(self.fuse(text, codes, voice), Drawing().max_word_s)) / FRAME_HZ
 
     def say(self, text: str, codes: np.ndarray | None, voice: np.ndarray, drawing: Drawing | None = None) -> Said:
         """Units of the text, said as the codes have it. See `fuse` for the arguments and errors."""
@@ -145,36 +153,45 @@ def load_decoder(path: Path, tokenizer_sha256: str) -> SpeechDecoder:
             f"{path}: fitted with a tokenizer of sha256 {str(card.get('tokenizer_sha256'))[:12]}, and this one's is "
             f"{tokenizer_sha256[:12]}"
         )
-    decoder = SpeechDecoder(**card["decoder"])
-    with safe_open(path, framework="pt") as file:
-        decoder.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118
+    if card["options"].get("decoder") == "unit_lm":
+        raise WrongTokenizer(
+            f"{path}: the paper's unit LM, whose units nothing here turns into sound; fit with decoder=compact"
+        )
+    try:
+        decoder = SpeechDecoder(**card["decoder"])
+        with safe_open(path, framework="pt") as file:
+            decoder.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise WrongTokenizer(
+            f"{path}: a speech decoder of another kind; fit it again with this version ({error})"
+        ) from error
     return decoder.eval()
+
+
+def word_frames(fused: Fused, max_word_s: float) -> list[int]:
+    """How many frames of 20 ms each word lasts: one at least."""
+    frames: list[int] = fused.log_frames.exp().round().clamp(1, max_word_s * FRAME_HZ).long().tolist()
+    return frames
 
 
 @torch.no_grad()
 def write_units(decoder: SpeechDecoder, fused: Fused, drawing: Drawing) -> Said:
-    """Units for the fused prefix of one utterance, until its last word ends. The same seed gives the same units."""
+    """Units for the fused prefix of one utterance, each word as long as is told. The same seed gives the same units."""
     random = torch.Generator().manual_seed(drawing.seed)
     cache: Cache = []
     decoder.start(fused, cache)
-    before, word, elapsed = decoder.first(), 0, 0
-    units: list[int] = []
-    runs: list[int] = []
-    words: list[int] = []
-    while word < len(fused.words):
-        state = decoder.step(before, len(units), fused.words[word], elapsed, cache)
-        unit = _draw(decoder.unit_out(state), drawing, random)
-        run = _draw(decoder.run_logits(state, unit), drawing, random) + 1
-        units.append(unit)
-        runs.append(run)
-        words.append(word)
-        elapsed += run
-        ends = decoder.end_logit(state, unit, run)
-        over = _draw(torch.stack([torch.zeros_like(ends), ends]), drawing, random)
-        if over or elapsed >= drawing.max_word_s * FRAME_HZ:
-            word, elapsed = word + 1, 0
-        before = decoder.said(unit, run)
-    return Said(*(np.array(x, dtype=np.int64) for x in (units, runs, words)))
+    before = decoder.first()
+    said: list[tuple[int, int, int]] = []
+    for word, length in enumerate(word_frames(fused, drawing.max_word_s)):
+        elapsed = 0
+        while left := length - elapsed:
+            state = decoder.step(before, len(said), fused.words[word], elapsed, left, cache)
+            unit = _draw(decoder.unit_out(state), drawing, random)
+            run = _draw(decoder.run_logits(state, unit)[:left], drawing, random) + 1
+            said.append((unit, run, word))
+            elapsed += run
+            before = decoder.said(unit, run)
+    return Said(*np.array(said, dtype=np.int64).reshape(-1, 3).T)
 
 
 def _draw(logits: Tensor, drawing: Drawing, random: torch.Generator) -> int:

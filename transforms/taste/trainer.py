@@ -1,16 +1,14 @@
 """The tokenizer and its decoder, one step of each stage of fitting, and how well they do on what was kept out."""
 
 import math
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from transforms.taste import examples as ex
 from transforms.taste.aggregator import word_mean
-from transforms.taste.decoder import SpeechDecoder
+from transforms.taste.decoding import Compact, Decoding, FullSize, Scores
 from transforms.taste.model import TasteTokenizer
 from transforms.taste.options import FitTasteOptions
 
@@ -18,36 +16,11 @@ Mode = Literal["text", "plain", "quantised"]
 """What the decoder gets beside the text: nothing, word vectors, or their codes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """Sums over predicted units, and what they come to."""
-
-    units: int = 0
-    loss: float = 0.0
-    top1: int = 0
-    top5: int = 0
-
-    @classmethod
-    def of(cls, logits: Tensor, target: Tensor) -> "Scores":
-        """Those of `[n, C]` logits for `[n]` targets."""
-        best = logits.topk(5, dim=-1).indices == target[:, None]
-        loss = float(F.cross_entropy(logits, target, reduction="sum"))
-        return cls(len(target), loss, int(best[:, 0].sum()), int(best.any(dim=1).sum()))
-
-    def __add__(self, other: "Scores") -> "Scores":
-        return Scores(self.units + other.units, self.loss + other.loss, self.top1 + other.top1, self.top5 + other.top5)
-
-    def figures(self) -> dict[str, float]:
-        """Means over the predicted units: the loss in nats, and how often the unit is the first or among the first five."""
-        n = max(1, self.units)
-        return {"loss": round(self.loss / n, 4), "top1": round(self.top1 / n, 4), "top5": round(self.top5 / n, 4)}
-
-
 class Pass(NamedTuple):
     """What one batch gives.
 
     Attributes:
-        loss: of units, run lengths and word ends. commitment: of the quantiser. scores: of the units.
+        loss: of the decoder. commitment: of the quantiser. scores: of the units.
         indices: int64 `[words in the batch, R]`; `[0, 0]` where nothing was quantised.
     """
 
@@ -60,15 +33,15 @@ class Pass(NamedTuple):
 class Trainer:
     """The tokenizer, the decoder, and one step of each stage."""
 
-    def __init__(self, model: TasteTokenizer, options: FitTasteOptions, units_per_token: float, voice_dim: int) -> None:
+    def __init__(self, model: TasteTokenizer, options: FitTasteOptions, units_per_phone: float, voice_dim: int) -> None:
         self.model, self.options = model, options
-        self.decoder = SpeechDecoder(
-            model.dim,
-            options.n_units,
-            units_per_token=units_per_token,
-            speaker_dim=voice_dim,
-            dropout=options.dropout,
-        ).to(model.device)
+        tokens = model.aggregator.embedding.num_embeddings
+        self.decoding: Decoding = (
+            FullSize(model.dim, tokens, options, voice_dim)
+            if options.decoder == "unit_lm"
+            else Compact(model.dim, options, units_per_phone, voice_dim)
+        )
+        self.decoder = self.decoding.network.to(model.device)
         self.generator = torch.Generator().manual_seed(options.seed)
         self.prefix = model.prefix(options.language)
         # The codebooks follow their input by moving averages, so what makes that input must move slowly.
@@ -96,28 +69,22 @@ class Trainer:
         return word_mean(vectors[batch.valid].float(), batch.word_ids, batch.n_words)
 
     def predict(self, batch: ex.Batch, mode: Mode) -> Pass:
-        """Teacher-forced predictions of a batch's units, their run lengths and the ends of words."""
+        """Teacher-forced predictions of a batch's units."""
         batch = batch.to(self.model.device)
-        text = self.model.aggregator.embedding(batch.ids)
-        codes, coded, commitment, indices = None, None, text.new_zeros(()), torch.zeros(0, 0, dtype=torch.long)
-        with torch.autocast(text.device.type, torch.bfloat16, enabled=self.options.bfloat16):
+        device = batch.ids.device
+        codes, coded = None, None
+        commitment, indices = torch.zeros((), device=device), torch.zeros(0, 0, dtype=torch.long)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.options.bfloat16):
             if mode != "text":
-                words = self.word_vectors(batch)
+                codes = self.word_vectors(batch)
                 if mode == "quantised":
-                    with torch.autocast(text.device.type, enabled=False):
-                        words, indices, commitment = self.model.quantiser(words, self.generator)
-                codes = text.new_zeros(text.shape).index_put((batch.valid,), words[batch.word_ids])
+                    with torch.autocast(device.type, enabled=False):
+                        codes, indices, commitment = self.model.quantiser(codes, self.generator)
                 if self.model.training:
-                    drawn = torch.rand(len(text), generator=self.generator)
-                    coded = (drawn >= self.options.text_share).to(text.device)
-            fused = self.decoder.fuse(text, codes, batch.valid, batch.word_ids, batch.voices, coded)
-            units, runs, ends = self.decoder(fused, batch.spoken)
-        there = torch.arange(units.shape[1], device=units.device) < batch.lengths[:, None]
-        units, target = units[there].float(), batch.spoken.units[there]
-        loss = F.cross_entropy(units, target)
-        loss = loss + F.cross_entropy(runs[there].float(), batch.spoken.runs[there] - 1)
-        loss = loss + F.binary_cross_entropy_with_logits(ends[there].float(), batch.spoken.ends[there].float())
-        return Pass(loss, commitment, Scores.of(units.detach(), target), indices)
+                    drawn = torch.rand(len(batch.voices), generator=self.generator)
+                    coded = (drawn >= self.options.text_share).to(device)
+            loss, scores = self.decoding(batch, self.model.aggregator.embedding, codes, coded)
+        return Pass(loss, commitment, scores, indices)
 
     def step(self, batch: ex.Batch, mode: Mode) -> Pass:
         """One step of gradient descent."""

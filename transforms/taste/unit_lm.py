@@ -50,12 +50,13 @@ class Said(NamedTuple):
     """One utterance of N subwords and M units.
 
     Attributes:
-        ids: int64 `[N]` text tokens. latents: `[N, D]`, the decoded codes of each subword's word. speaker: `[S]`.
+        ids: int64 `[N]` text tokens. latents: `[N, D]`, the decoded codes of each subword's word; None: it is read from the text
+            alone. speaker: `[S]`.
         units: int64 `[M]`.
     """
 
     ids: Tensor
-    latents: Tensor
+    latents: Tensor | None
     speaker: Tensor
     units: Tensor
 
@@ -135,7 +136,12 @@ class UnitLM(nn.Module):
 
     in:      [sos] [speaker] [fused_1 .. fused_N] [task] [u_1 .. u_M]
     target:    -       -        -    ..    -        u_1   u_2 .. end      (IGNORE on the first 2 + N)
+
+    Attributes:
+        voice: `[speaker_dim]`, the mean voice of the data, for who has no other.
     """
+
+    voice: Tensor
 
     def __init__(self, shape: UnitLMShape) -> None:
         super().__init__()
@@ -148,18 +154,21 @@ class UnitLM(nn.Module):
         self.fusion = nn.Parameter(torch.ones(2))
         """Weights of text and codes before the softmax."""
         self.speaker_in = nn.Linear(s.speaker_dim, s.dim)
+        self.register_buffer("voice", torch.zeros(s.speaker_dim))
         self.marks = nn.Embedding(2, s.dim)
         """Start of sequence, and the task: what comes now is units."""
         self.unit_embedding = nn.Embedding(s.n_units, s.dim)
         self.lm = RelativeLayers(s.dim, s.dim, s.layers, *more)
         self.out = nn.Linear(s.dim, s.n_units + 1)
 
-    def fuse(self, ids: Tensor, latents: Tensor, valid: Tensor) -> Tensor:
-        """int64 `[B, N]`, `[B, N, D]`, bool `[B, N]` -> `[B, N, dim]`."""
+    def fuse(self, ids: Tensor, latents: Tensor, valid: Tensor, coded: Tensor) -> Tensor:
+        """int64 `[B, N]`, `[B, N, D]`, bool `[B, N]`, bool `[B]`, False where there are no codes -> `[B, N, dim]`."""
         text = self.text_encoder(self.token_embedding(ids), valid)
+        if not coded.any():
+            return text
         codes = self.code_encoder(self.latent_in(latents), valid)
         weight = self.fusion.softmax(0)
-        return weight[0] * text + weight[1] * codes
+        return torch.where(coded[:, None, None], weight[0] * text + weight[1] * codes, text)
 
     def sequences(self, batch: Sequence[Said]) -> Sequences:
         """Inputs and targets of a batch in the order above. Raises ValueError for a unit that is not in the vocabulary."""
@@ -169,9 +178,13 @@ class UnitLM(nn.Module):
                     f"units {int(said.units.min())}..{int(said.units.max())}; the decoder has {self.shape.n_units}"
                 )
         ids = pad_sequence([said.ids for said in batch], batch_first=True)
-        latents = pad_sequence([said.latents for said in batch], batch_first=True)
+        none = self.latent_in.weight.new_zeros(1, self.shape.latent_dim)
+        latents = pad_sequence(
+            [none.expand(len(s.ids), -1) if s.latents is None else s.latents for s in batch], batch_first=True
+        )
+        coded = torch.tensor([said.latents is not None for said in batch], device=ids.device)
         lengths = torch.tensor([len(said.ids) for said in batch], device=ids.device)
-        fused = self.fuse(ids, latents, torch.arange(ids.shape[1], device=ids.device) < lengths[:, None])
+        fused = self.fuse(ids, latents, torch.arange(ids.shape[1], device=ids.device) < lengths[:, None], coded)
         sos, task = self.marks.weight[:, None]
         inputs, targets = [], []
         for said, row in zip(batch, fused, strict=True):

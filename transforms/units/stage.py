@@ -1,7 +1,7 @@
 """Turn every utterance into de-duplicated SSL units with their run lengths."""
 
 import hashlib
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import model_validator
@@ -15,6 +15,7 @@ from transforms.resample import resample
 from transforms.stage import Stage
 from transforms.units import kmeans, presets
 from transforms.units.encoder import BACKENDS, Encoder, Shares
+from transforms.units.s3 import S3Tokenizer
 from transforms.weights import MissingWeights, Weight, locate
 
 
@@ -24,10 +25,12 @@ class UnitsOptions(Options):
     preset: str | None = None
     """A published setting by name, which decides all that follows; `antiphon tokenizers` lists them. `model` and `quantizer` may be
     given beside it, where the encoder or its centroids lie elsewhere."""
-    backend: Literal["whisper", "transformers"] = "whisper"
-    """"whisper" (openai-whisper's encoder) or "transformers" (HuBERT, wav2vec 2.0, WavLM and kin)."""
+    backend: Literal["whisper", "transformers", "s3"] = "whisper"
+    """"whisper" (openai-whisper's encoder), "transformers" (HuBERT, wav2vec 2.0, WavLM and kin) or "s3" (CosyVoice's tokenizers,
+    which have units of their own: no `layer`, no `quantizer`)."""
     model: str = "whisper-tiny"
-    """The encoder's weights: a name or a path. For "transformers" a folder that `from_pretrained` reads."""
+    """The encoder's weights: a name or a path. For "transformers" a folder that `from_pretrained` reads, for "s3" one of
+    speech_tokenizer_v1.onnx, _v2, _v3."""
     layer: int = 3
     """1-based transformer layer whose output is quantised."""
     quantizer: str = "antiphon-units"
@@ -40,6 +43,14 @@ class UnitsOptions(Options):
     @classmethod
     def _fill(cls, values: Any) -> Any:
         return presets.filled(values) if isinstance(values, dict) else values
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        fields = ("preset", "layer", "quantizer", "normalize")
+        given = [name for name in fields if getattr(self, name) != type(self).model_fields[name].default]
+        if self.backend == "s3" and given:
+            raise ValueError(f"backend s3 has units of its own, and {', '.join(given)} is given; leave it out")
+        return self
 
 
 class Units(Stage):
@@ -57,6 +68,10 @@ class Units(Stage):
         from transforms.units import quantizer
 
         options = self._options
+        self._s3 = S3Tokenizer(options.model) if options.backend == "s3" else None
+        if self._s3:
+            self._card = self._s3.card
+            return
         file = _centroids(options)
         self._quantizer = quantizer.load(file.path)
         self._encoder = make_encoder(options.backend, options.model, options.layer, options.normalize)
@@ -87,12 +102,16 @@ class Units(Stage):
 
     def weights(self) -> dict[str, str]:
         options = self._options
-        return {options.model: locate(options.model).sha256, options.quantizer: _centroids(options).sha256}
+        found = {options.model: locate(options.model).sha256}
+        return found if options.backend == "s3" else found | {options.quantizer: _centroids(options).sha256}
 
     def _frames(self, batch: list[Utterance]) -> list[np.ndarray]:
         """The unit of each frame, int64 `[T]`. Raises ValueError where T is not what the card says."""
-        samples = [resample(u.samples, u.rate_hz, self._encoder.sample_rate_hz) for u in batch]
-        frames = [kmeans.assign(f, self._quantizer.centroids) for f in self._encoder.features(samples)]
+        samples = [resample(u.samples, u.rate_hz, self._card.sample_rate_hz) for u in batch]
+        if self._s3:
+            frames = [self._s3.encode(given) for given in samples]
+        else:
+            frames = [kmeans.assign(f, self._quantizer.centroids) for f in self._encoder.features(samples)]
         for got, given in zip(frames, samples, strict=True):
             if len(got) != self._card.n_frames(len(given)):
                 wanted = self._card.n_frames(len(given))

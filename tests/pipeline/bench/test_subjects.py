@@ -1,6 +1,7 @@
 """Names of the bench: what they mean, and what is said of those that mean nothing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,8 @@ def test_folders(tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"model_type": "encodec"}))
     assert subjects.parse(str(tmp_path)) == ("codec", CodecOptions(backend="transformers", model=str(tmp_path)))
+    config.write_text(json.dumps({"n_q": 8, "semantic_dimension": 768}))
+    assert subjects.parse(str(tmp_path)) == ("codec", CodecOptions(backend="speechtokenizer", model=str(tmp_path)))
     config.write_text(json.dumps({"model_type": "hubert", "conv_kernel": [10], "feat_extract_norm": "group"}))
     with pytest.raises(UserError, match="units:backend=transformers"):
         subjects.parse(str(tmp_path))
@@ -88,6 +91,13 @@ def test_codes_are_those_of_the_stage_and_come_back_as_sound(speech: list[Clip])
     np.testing.assert_array_equal(tokens.codes, codes)
     sound, rate_hz = subject.decode(tokens)
     assert len(sound) / rate_hz == pytest.approx(clip.duration_s, abs=0.05)
+    # The first codebook alone is a codec of one.
+    assert subject.has_prefix
+    one = subjects.make("codec:n_codebooks=1")
+    assert not one.has_prefix
+    first, _ = subject.decode(replace(tokens, codes=tokens.codes[:1]))
+    np.testing.assert_array_equal(first, one.decode(one.encode(clip))[0])
+    assert np.abs(first - sound).max() > 0.01
 
 
 def test_taste_has_a_tuple_for_each_word_at_its_time(speech: list[Clip]) -> None:

@@ -26,6 +26,7 @@ class Pcm:
     """Samples rounded to so many bits: with 16 the sound itself, with few a bad codec."""
 
     has_sound = True
+    has_prefix = False
 
     def __init__(self, bits: int) -> None:
         self.name, self.sizes, self._half = f"{bits} bit", (1 << bits,), 1 << (bits - 1)
@@ -37,6 +38,26 @@ class Pcm:
 
     def decode(self, tokens: Tokens) -> tuple[np.ndarray, int]:
         return ((tokens.codes[0] - self._half) / self._half).astype(np.float32), 16000
+
+
+class Split(Pcm):
+    """16 bits in two codebooks: the upper `first`, which decode by themselves, and the others."""
+
+    has_prefix = True
+
+    def __init__(self, first: int) -> None:
+        super().__init__(16)
+        self._rest = 16 - first
+        self.name, self.sizes = f"{first} of 16 bit", (1 << first, 1 << self._rest)
+
+    def encode(self, utterance: Utterance) -> Tokens:
+        tokens = super().encode(utterance)
+        codes = np.stack([tokens.codes[0] >> self._rest, tokens.codes[0] & ((1 << self._rest) - 1)])
+        return Tokens(codes, tokens.starts_s, tokens.ends_s)
+
+    def decode(self, tokens: Tokens) -> tuple[np.ndarray, int]:
+        rest = tokens.codes[1] if len(tokens.codes) > 1 else 1 << (self._rest - 1)
+        return super().decode(Tokens((tokens.codes[0] << self._rest)[None] + rest, tokens.starts_s, tokens.ends_s))
 
 
 @pytest.fixture(scope="module")
@@ -58,16 +79,16 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, speech: list[Clip]) -> Path
 
 @pytest.fixture(scope="module")
 def results(corpus: Path) -> list[Result]:
-    """Of the clips themselves, of 16 bits and of 5."""
+    """Of the clips themselves, of 16 bits, of 5, and of 16 in two codebooks of which the first has 5."""
     clips = run.first_clips(str(corpus), 4)
     originals = [clip.samples for clip in clips]
     labels = Labels(clips, None, n_steps=0)
     bench = Bench(clips, originals, labels, Listener("whisper-tiny"), Voices(), lambda line: None)
-    return [bench.originals(), bench.measure(Pcm(16)), bench.measure(Pcm(5))]
+    return [bench.originals(), *(bench.measure(subject) for subject in (Pcm(16), Pcm(5), Split(5)))]
 
 
 def test_a_codec_that_gives_back_the_sound_scores_as_the_sound_itself(results: list[Result]) -> None:
-    original, same, _ = results
+    original, same, *_ = results
     assert same.wer == original.wer
     assert same.speaker_similarity == pytest.approx(1.0, abs=1e-4)
     assert same.signal["pesq_wb"] > 4.6
@@ -76,7 +97,7 @@ def test_a_codec_that_gives_back_the_sound_scores_as_the_sound_itself(results: l
 
 
 def test_a_codec_that_loses_most_of_it_scores_worse_and_costs_less(results: list[Result]) -> None:
-    _, same, worse = results
+    _, same, worse, _ = results
     for name in ("pesq_wb", "stoi", "si_sdr_db", "f0_correlation"):
         assert worse.signal[name] < same.signal[name], name
     for name in ("mel_distance", "stft_distance"):
@@ -88,12 +109,20 @@ def test_a_codec_that_loses_most_of_it_scores_worse_and_costs_less(results: list
     assert worse.stream.coded_bits_per_s < same.stream.coded_bits_per_s
 
 
+def test_the_first_codebook_is_heard_alone_where_it_decodes_alone(results: list[Result]) -> None:
+    original, same, worse, split = results
+    assert split.wer == same.wer
+    assert split.wer_first is not None
+    assert abs(split.wer_first - worse.wer) < abs(split.wer_first - split.wer)
+    assert original.wer_first is same.wer_first is worse.wer_first is None
+
+
 def test_tables_hold_a_column_for_each_and_no_measure_that_none_has(results: list[Result]) -> None:
     conditions = {"clips": 4, "seconds": 20.0, "corpus": "c", "date": "d", "machine": "m", "versions": "v"}
     report = Report(conditions | {"clock": "x", "words": "w", "probes": {}}, results)
     text, lines = table(report), markdown(report).splitlines()
-    assert lines[0] == "| | original | 16 bit | 5 bit |"
-    assert all(line.count("|") == 5 for line in lines if line.startswith("|"))
+    assert lines[0] == "| | original | 16 bit | 5 bit | 5 of 16 bit |"
+    assert all(line.count("|") == 6 for line in lines if line.startswith("|"))
     assert "PROBES" not in text
     assert text.index("TOKENS") < text.index("SIGNAL") < text.index("APPLICATION") < text.index("SPEED")
 

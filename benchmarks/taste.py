@@ -70,29 +70,31 @@ def reconstruct(speech: Speech, kept: list[Utterance], n_heard: int, temperature
     if n_heard:
         recogniser.setup()
     some = kept[:: max(1, len(kept) // n_heard)][:n_heard] if n_heard else []
+    voices = {u.id: speech.voice(u) for u in kept}
+    heard_codes = {u.id: codes_of(speech, u.samples, u.rate_hz, u.text) for u in kept}
     original = [(u.text, u.samples, u.rate_hz) for u in some]
     rows = [["the original", "", "", "", error_rate(original, recogniser) if some else ""]]
     for name in ("text and codes", "text alone"):
-        coded = {u.id: codes_of(speech, u.samples, u.rate_hz, u.text) if "codes" in name else None for u in kept}
-        found = [Again(speech.word_lengths_s(u.text, coded[u.id], speech.voice(u)), real_durations(u)) for u in kept]
+        coded = {u.id: heard_codes[u.id] if name == "text and codes" else None for u in kept}
+        found = [Again(speech.word_lengths_s(u.text, coded[u.id], voices[u.id]), real_durations(u)) for u in kept]
         heard = []
         for u in some:
-            said = speech.say(u.text, coded[u.id], speech.voice(u), Drawing(temperature=temperature))
-            heard.append((u.text, speech.samples(said, coded[u.id], speech.voice(u)), speech.rate_hz))
+            said = speech.say(u.text, coded[u.id], voices[u.id], Drawing(temperature=temperature))
+            heard.append((u.text, speech.samples(said, coded[u.id], voices[u.id]), speech.rate_hz))
         rows.append([name, *consistency(found), error_rate(heard, recogniser) if some else ""])
     if some:
-        rows.append(["its own units and codes", "", "", "", error_rate([again(speech, u) for u in some], recogniser)])
+        own = [again(speech, u, heard_codes[u.id], voices[u.id]) for u in some]
+        rows.append(["its own units and codes", "", "", "", error_rate(own, recogniser)])
     return table(["said again from", "words within 50 ms", "mean difference, ms", "r of lengths", "WER"], rows)
 
 
-def again(speech: Speech, u: Utterance) -> tuple[str, np.ndarray, int]:
+def again(speech: Speech, u: Utterance, codes: np.ndarray, voice: np.ndarray) -> tuple[str, np.ndarray, int]:
     """An utterance's own units and codes as sound."""
     n_frames = int(u.unit_run_lengths.sum())
     words = frame_words([word.start_s for word in u.words], n_frames)
     units = np.repeat(u.units, u.unit_run_lengths).astype(np.int64)
     said = Said(units, np.ones(n_frames, dtype=np.int64), words)
-    codes = codes_of(speech, u.samples, u.rate_hz, u.text)
-    return u.text, speech.samples(said, codes, speech.voice(u)), speech.rate_hz
+    return u.text, speech.samples(said, codes, voice), speech.rate_hz
 
 
 def exchanged(mine: np.ndarray, other: np.ndarray, phrase: tuple[int, int]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Attention of packed rows on a CPU, one document after the other: no work on what is masked, and no mask.
+"""Attention of packed rows: what keeps their documents apart; and on a CPU one document after the other, without a mask.
 
 With a mask over all pairs the work grows with the square of a row's length; so it grows with the squares of its documents'.
 `HybridLM` hands the documents to the trunk in the place of a mask, and transformers hands them on to what is registered here.
@@ -6,10 +6,13 @@ With a mask over all pairs the work grows with the square of a row's length; so 
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface
+
+from training.packing import may_attend
 
 DOCUMENTS = "antiphon_documents"
 """The name that transformers knows it by."""
@@ -62,3 +65,27 @@ def implementation(setting: str, device: torch.device, compiled: bool) -> str | 
     if setting == "auto":
         setting = "flex" if device.type == "cuda" else "mask" if compiled else "documents"
     return {"flex": "flex_attention", "documents": DOCUMENTS}.get(setting)
+
+
+def mask(documents: np.ndarray, implementation: str, device: torch.device) -> Any:
+    """What keeps the documents `[B, S]` apart in a trunk's attention: additive `[B, 1, S, S]`, a BlockMask for flex, or the
+    documents themselves, `[B, 1, 1, S]`, for `by_document`.
+    """
+    if implementation == "flex_attention":
+        return block_mask(torch.from_numpy(documents).to(device))
+    if implementation == DOCUMENTS:
+        return torch.from_numpy(documents).to(device)[:, None, None]
+    seen = torch.from_numpy(may_attend(documents)).to(device)
+    # An additive mask is what every attention implementation takes.
+    return torch.zeros(seen.shape, device=device).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
+
+
+def block_mask(documents: Tensor) -> Any:
+    """The documents `[B, S]` of packed rows as flex attention's BlockMask."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def visible(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return (q >= k) & (documents[b, q] == documents[b, k])
+
+    n_rows, n = documents.shape
+    return create_block_mask(visible, n_rows, None, n, n, device=str(documents.device))

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from schemas.errors import UserError
 from training import lora
-from training.attention import DOCUMENTS
+from training.attention import mask
 from training.ctc import CtcDecoder, ctc_losses
 from training.depth import DepthTransformer
 from training.heads import GaussianHead, make_latent_head
@@ -26,7 +26,7 @@ from training.layouts.base import IGNORE, NOTHING, Row
 from training.layouts.ctc import collapse
 from training.losses import LabelLosses, StreamLosses
 from training.options import GaussianOptions, ModelOptions
-from training.packing import PADDING, Batch, may_attend
+from training.packing import PADDING, Batch
 
 # transformers 5 prints bars and reports of its own for every load and save.
 transformers.utils.logging.disable_progress_bar()
@@ -173,22 +173,10 @@ class HybridLM(nn.Module):
         return self.hidden(
             torch.from_numpy(batch.inputs).to(device),
             None if latents is None else torch.from_numpy(latents).to(device),
-            attention_mask=self._mask(batch.documents, device),
+            attention_mask=mask(batch.documents, self.trunk.config._attn_implementation, device),
             position_ids=torch.from_numpy(batch.positions).to(device),
             use_cache=False,
         )
-
-    def _mask(self, documents: np.ndarray, device: torch.device) -> Any:
-        """What keeps the documents `[B, S]` apart in the trunk's attention: additive `[B, 1, S, S]`, a BlockMask for flex, or
-        the documents themselves, `[B, 1, 1, S]`, for `training/attention.py`.
-        """
-        if self.trunk.config._attn_implementation == "flex_attention":
-            return block_mask(torch.from_numpy(documents).to(device))
-        if self.trunk.config._attn_implementation == DOCUMENTS:
-            return torch.from_numpy(documents).to(device)[:, None, None]
-        seen = torch.from_numpy(may_attend(documents)).to(device)
-        # An additive mask is what every attention implementation takes.
-        return torch.zeros(seen.shape, device=device).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
 
     # ---- out
 
@@ -367,7 +355,7 @@ class HybridLM(nn.Module):
         trunk = self.base if self.base is not None else self.trunk
         arguments = {
             "inputs_embeds": trunk.get_input_embeddings()(torch.from_numpy(np.where(kept, ids, 0)).to(device)),
-            "attention_mask": self._mask(documents, device),
+            "attention_mask": mask(documents, self.trunk.config._attn_implementation, device),
             "position_ids": torch.from_numpy(positions).to(device),
             "use_cache": False,
         }
@@ -426,17 +414,6 @@ def _noise(batch: Batch, mask: Any, shape: Sequence[int]) -> Tensor:
         for seed, row in zip(batch.seeds, mask, strict=True)
     ]
     return torch.from_numpy(np.concatenate(drawn)) if drawn else torch.zeros((0, *shape))
-
-
-def block_mask(documents: Tensor) -> Any:
-    """The documents `[B, S]` of packed rows as flex attention's BlockMask."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    def visible(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return (q >= k) & (documents[b, q] == documents[b, k])
-
-    n_rows, n = documents.shape
-    return create_block_mask(visible, n_rows, None, n, n, device=str(documents.device))
 
 
 def load_trunk(folder: Path, n_layers: int | None = None) -> Any:

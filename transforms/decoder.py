@@ -31,7 +31,8 @@ _ALIVE_S = 0.5
 
 def reason_of(error: BaseException) -> tuple[str, str]:
     """The reason of the closed list for an error while opening or decoding, and its words."""
-    if isinstance(error, MemoryError):
+    # PyAV maps some of its libraries at the first use; without room for them that is an ImportError.
+    if isinstance(error, MemoryError) or (isinstance(error, ImportError) and "failed to map segment" in str(error)):
         return Reason.OUT_OF_MEMORY.value, f"the decoder asked for more than {MEMORY_BYTES >> 20} MB"
     if isinstance(error, NoAudioStream):
         return Reason.NO_AUDIO.value, str(error)

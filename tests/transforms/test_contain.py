@@ -19,7 +19,7 @@ from tests.strikes import strike
 from transforms import contain
 from transforms.contain import DecoderError, decoder, limit_s
 from transforms.decode import Decode, DecodeOptions
-from transforms.decoder import MEMORY_BYTES
+from transforms.decoder import MEMORY_BYTES, reason_of
 
 RATE_HZ = 16000
 
@@ -118,6 +118,12 @@ def test_a_decoder_that_asks_for_too_much_memory_costs_one_file(fresh: None, lon
     for one in contain._idle:
         one.stop()
     assert not decode(short_file(tmp_path), 1.0).rejections
+
+
+def test_a_library_that_finds_no_room_is_out_of_memory_and_any_other_is_not() -> None:
+    no_room = ImportError("av/subtitles/stream.abi3.so: failed to map segment from shared object")
+    assert reason_of(no_room)[0] == Reason.OUT_OF_MEMORY.value
+    assert reason_of(ImportError("No module named 'av'"))[0] == Reason.UNREADABLE.value
 
 
 def test_a_decoder_that_cannot_start_is_no_fault_of_a_file(

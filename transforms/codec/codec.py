@@ -74,6 +74,16 @@ class ContinuousCodec(CodecModel, Protocol):
     # One that hears an utterance as a whole first has `prepare`, `[n]` -> `[n]`, which the stage calls before all else.
 
 
+def whole_frames(samples: np.ndarray, hop: int) -> np.ndarray:
+    """Samples `[n]`, zeros behind them up to a whole frame: `[ceil(n / hop) * hop]`."""
+    return np.pad(samples, (0, -len(samples) % hop))
+
+
+def cut(sound: np.ndarray, n_samples: int) -> np.ndarray:
+    """The first `n_samples` of a decoder's sound `[n]`, filled up with zeros: strided convolutions give some more or less."""
+    return np.pad(sound, (0, max(0, n_samples - len(sound))))[:n_samples]
+
+
 def check_codebooks(wanted: int | None, default: int, available: int, model: str) -> int:
     """How many codebooks to keep. Raises UserError for a number that the codec does not have."""
     count = default if wanted is None else wanted

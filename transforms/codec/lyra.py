@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from transforms.codec.codec import check_codebooks
+from transforms.codec.codec import check_codebooks, whole_frames
 from transforms.weights import locate
 
 _N_CODEBOOKS, _SIZE = 46, 16
@@ -40,7 +40,7 @@ class LyraCodec:
     def encode(self, samples: np.ndarray) -> np.ndarray:
         """float32 `[n]` at 16 kHz -> int32 `[K, ceil(n / 320)]`."""
         n_frames = -(-len(samples) // self.hop)
-        frames = np.pad(samples, (0, n_frames * self.hop - len(samples))).astype(np.float32).reshape(n_frames, self.hop)
+        frames = whole_frames(samples, self.hop).astype(np.float32).reshape(n_frames, self.hop)
         encode = _interpreter(self._encoder).get_signature_runner()
         count = np.array(len(self.sizes), dtype=np.int32)
         codes = np.zeros((len(self.sizes), n_frames), dtype=np.int32)

@@ -8,7 +8,7 @@ import torch
 
 from schemas.errors import UserError
 from transforms.codec import melspec
-from transforms.codec.codec import Encoded, check_codebooks
+from transforms.codec.codec import Encoded, check_codebooks, whole_frames
 from transforms.codec.hifigan import Vocoder
 from transforms.codec.latents import rvq_latents
 from transforms.codec.network import STACK, MelCodecNetwork
@@ -54,8 +54,7 @@ class MelCodec:
         return Encoded(codes[: len(self.sizes)].cpu().numpy(), latents.cpu().numpy())
 
     def _log_mel(self, samples: np.ndarray) -> torch.Tensor:
-        padded = np.pad(samples, (0, -len(samples) % self.hop))
-        return melspec.log_mel(torch.from_numpy(padded).to(self._network.mean.device))
+        return melspec.log_mel(torch.from_numpy(whole_frames(samples, self.hop)).to(self._network.mean.device))
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """int `[k, T]` -> float32 `[512 T]` at 22.05 kHz. Loads the vocoder on its first call: encoding does without."""

@@ -7,7 +7,7 @@ import torch
 
 from schemas.errors import UserError
 from transforms.codec import quantised
-from transforms.codec.codec import Encoded, check_codebooks
+from transforms.codec.codec import Encoded, check_codebooks, cut, whole_frames
 from transforms.codec.latents import rvq_latents
 from transforms.weights import locate
 
@@ -78,12 +78,11 @@ class TransformersCodec:
         if len(latents) == 0:
             return np.zeros(0, dtype=np.float32)
         given = torch.from_numpy(latents.astype(np.float32)).to(self._network.device)
-        return _cut(quantised.decode(self._network, given), len(latents) * self.hop)
+        return cut(quantised.decode(self._network, given).float().cpu().numpy(), len(latents) * self.hop)
 
     def _whole_frames(self, samples: np.ndarray) -> torch.Tensor:
         """Samples `[n]` -> `[1, 1, whole frames]`."""
-        padded = np.pad(samples, (0, -len(samples) % self.hop)).astype(np.float32)
-        return torch.from_numpy(padded)[None, None].to(self._network.device)
+        return torch.from_numpy(whole_frames(samples, self.hop).astype(np.float32))[None, None].to(self._network.device)
 
     @torch.inference_mode()
     def decode(self, codes: np.ndarray) -> np.ndarray:
@@ -96,13 +95,7 @@ class TransformersCodec:
             values = self._network.decode(given[None], audio_scales=[None]).audio_values
         else:
             values = self._network.decode(audio_codes=given).audio_values
-        return _cut(values.reshape(-1), n_samples)
-
-
-def _cut(values: torch.Tensor, n_samples: int) -> np.ndarray:
-    """Sound of whole frames: DAC's strided convolutions give some samples more or less."""
-    decoded: np.ndarray = values.float().cpu().numpy()
-    return np.pad(decoded, (0, max(0, n_samples - len(decoded))))[:n_samples]
+        return cut(values.reshape(-1).float().cpu().numpy(), n_samples)
 
 
 def _hop(config: Any) -> int:

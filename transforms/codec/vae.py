@@ -21,7 +21,7 @@ from torch import Tensor
 
 from schemas import Latents
 from schemas.errors import UserError
-from transforms.codec.codec import Encoded
+from transforms.codec.codec import Encoded, cut, whole_frames
 from transforms.weights import locate
 
 _KNOWN = ("vibevoice_acoustic_tokenizer", "pocket_tts_audio_tokenizer", "vits")
@@ -90,12 +90,12 @@ class VaeCodec:
     @torch.inference_mode()
     def encode_latents(self, samples: np.ndarray) -> Encoded:
         """float32 `[n]` at `sample_rate_hz` -> mean `[ceil(n / hop), d]`, and the variance where the model gives it."""
-        n_frames = -(-len(samples) // self.hop)
-        if n_frames == 0:
+        if len(samples) == 0:
             nothing = np.zeros((0, self.latents.dim), dtype=np.float32)
             return Encoded(None, nothing, nothing if self.latents.variance else None)
-        padded = np.pad(samples, (0, n_frames * self.hop - len(samples))).astype(np.float32)
-        given = torch.from_numpy(padded)[None, None].to(self._network.device)
+        given = torch.from_numpy(whole_frames(samples, self.hop).astype(np.float32))[None, None].to(
+            self._network.device
+        )
         if self._kind == "vits":
             spectrogram = linear_spectrogram(given[0, 0], self._network.config.spectrogram_bins, self.hop)[None]
             mask = torch.ones_like(spectrogram[:, :1])
@@ -116,8 +116,7 @@ class VaeCodec:
         else:
             made = self._network.decode(given)
             values = made.audio if self._kind == "vibevoice_acoustic_tokenizer" else made.audio_values
-        sound: np.ndarray = values.reshape(-1).float().cpu().numpy()
-        return np.pad(sound, (0, max(0, len(latents) * self.hop - len(sound))))[: len(latents) * self.hop]
+        return cut(values.reshape(-1).float().cpu().numpy(), len(latents) * self.hop)
 
 
 def linear_spectrogram(samples: Tensor, bins: int, hop: int) -> Tensor:

@@ -6,16 +6,13 @@ from typing import NamedTuple
 import numpy as np
 
 from transforms.align.g2p import Lexicon
+from transforms.align.head import PHONES
 from transforms.align.words import tokens_of
 
-ARPABET = (
-    "AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY", "F", "G", "HH", "IH", "IY", "JH", "K",
-    "L", "M", "N", "NG", "OW", "OY", "P", "R", "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH",
-)  # fmt: skip
 STOPS = tuple(",;:.?!")
 UNREAD = "-"
 """Stands for a word that nothing can say."""
-SYMBOLS = (UNREAD, *ARPABET, *STOPS)
+SYMBOLS = (UNREAD, *PHONES, *STOPS)
 _IDS = {symbol: index for index, symbol in enumerate(SYMBOLS)}
 
 

@@ -1,6 +1,7 @@
 """Text and codes -> units with their durations, by the compact decoder, one unit after the other."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from transforms.codec import melspec
 from transforms.taste.aggregator import FRAME_HZ, word_mean
 from transforms.taste.blocks import Cache
 from transforms.taste.decoder import Fused, Phones, SpeechDecoder
+from transforms.taste.examples import Voice
 from transforms.taste.fit import voice
 from transforms.taste.model import TasteTokenizer, WrongTokenizer, load, read_card
 from transforms.taste.phones import PhoneReader
@@ -88,9 +90,14 @@ class Speech:
         sound = Sound(network)
         return cls(model, decoder, sound, sha256=weight.sha256, speaker=told["speaker"], language=told["language"])
 
+    @cached_property
+    def _voice_of(self) -> Voice:
+        # The encoder is loaded at the first voice that is asked for, and once.
+        return voice(self.speaker)
+
     def voice(self, utterance: Utterance) -> np.ndarray:
         """float32 `[S]`: the voice of an utterance, as fitting had it."""
-        return voice(self.speaker)(utterance)
+        return self._voice_of(utterance)
 
     @torch.no_grad()
     def fuse(self, text: str, codes: np.ndarray | None, voice: np.ndarray) -> Fused:

@@ -1,6 +1,7 @@
 """Turn every utterance into de-duplicated SSL units with their run lengths."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -58,6 +59,8 @@ class Units(Stage):
 
     name = "units"
     version = 2
+    _units_of: Callable[[list[np.ndarray]], list[np.ndarray]]
+    """Sounds `[n]` at the card's rate -> the unit of each frame, int64 `[T]`: set in `setup`, as the backend has it."""
 
     def __init__(self, options: UnitsOptions) -> None:
         super().__init__(options)
@@ -68,18 +71,19 @@ class Units(Stage):
         from transforms.units import quantizer
 
         options = self._options
-        self._s3 = S3Tokenizer(options.model) if options.backend == "s3" else None
-        if self._s3:
-            self._card = self._s3.card
+        if options.backend == "s3":
+            s3 = S3Tokenizer(options.model)
+            self._card, self._units_of = s3.card, lambda samples: [s3.encode(given) for given in samples]
             return
         file = _centroids(options)
-        self._quantizer = quantizer.load(file.path)
-        self._encoder = make_encoder(options.backend, options.model, options.layer, options.normalize)
-        self._quantizer.check(self._encoder, str(file.path))
-        if isinstance(self._encoder, Shares):
-            self._encoder.share()
-        k = len(self._quantizer.centroids)
-        self._card = card(file.path.stem, self._quantizer.sha256, k, self._encoder, options.normalize)
+        read = quantizer.load(file.path)
+        self._encoder = encoder = make_encoder(options.backend, options.model, options.layer, options.normalize)
+        read.check(encoder, str(file.path))
+        if isinstance(encoder, Shares):
+            encoder.share()
+        k = len(read.centroids)
+        self._card = card(file.path.stem, read.sha256, k, encoder, options.normalize)
+        self._units_of = lambda samples: [kmeans.assign(f, read.centroids) for f in encoder.features(samples)]
         if options.preset is not None:
             wanted = presets.preset(options.preset)
             if (k, self._card.rate_hz) != (wanted.k, wanted.rate_hz):
@@ -108,10 +112,7 @@ class Units(Stage):
     def _frames(self, batch: list[Utterance]) -> list[np.ndarray]:
         """The unit of each frame, int64 `[T]`. Raises ValueError where T is not what the card says."""
         samples = [resample(u.samples, u.rate_hz, self._card.sample_rate_hz) for u in batch]
-        if self._s3:
-            frames = [self._s3.encode(given) for given in samples]
-        else:
-            frames = [kmeans.assign(f, self._quantizer.centroids) for f in self._encoder.features(samples)]
+        frames = self._units_of(samples)
         for got, given in zip(frames, samples, strict=True):
             if len(got) != self._card.n_frames(len(given)):
                 wanted = self._card.n_frames(len(given))

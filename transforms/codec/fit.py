@@ -1,5 +1,6 @@
 """Fit the mel codec: reconstruct log-mel crops through the quantiser."""
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ from transforms.schedule import warm_cosine
 
 _HELDOUT_EVERY = 40
 """One utterance in so many, by its id, is kept out of fitting and measured."""
+
+_LONGEST, _SILENCE, _NEIGHBOURS = 1024, 44, 64
+"""Of whole utterances: mel frames (12 s) of the longest, and of silence after them (0.5 s), without which a recogniser goes on; and
+from how many of about the same length those of a step are drawn."""
 
 
 class FitCodecOptions(Options):
@@ -74,6 +79,11 @@ class FitCodecOptions(Options):
     """Share of the steps, the last ones, that have that loss; it takes twice the time of all the rest."""
     heard_crops: int = Field(default=4, ge=1)
     """Crops of a step that it is taken on."""
+    understood_weight: float = Field(default=0.0, ge=0)
+    """Weight of how differently the teacher understands what is restored, in nats a token of the text. Above 0, both are taken on
+    whole utterances, `heard_crops` of them beside the crops, and the utterances need their texts."""
+    ramp_steps: int = Field(default=1, ge=1)
+    """Steps over which both weights rise to their own. Come all at once, they undo what is learnt by then."""
     augment: AugmentOptions = AugmentOptions()
     """Other voices, rooms and microphones than those of the data."""
     bfloat16: bool = False
@@ -107,10 +117,13 @@ class FittedCodec:
 
 
 class Heard(NamedTuple):
-    """An utterance to fit on: log-mel float16 `[80, 2T]`, and the teacher's states float16 `[T, dim]`, dim 0 without a teacher."""
+    """An utterance to fit on: log-mel float16 `[80, 2T]`, the teacher's states float16 `[T, dim]`, dim 0 without a teacher, and
+    the text as the listener's tokens int64 `[n]`, none where it is not read.
+    """
 
     mel: Tensor
     states: Tensor
+    tokens: Tensor
 
 
 def fit_codec(utterances: Iterable[Utterance], options: FitCodecOptions, say: Callable[[str], None]) -> FittedCodec:
@@ -127,7 +140,8 @@ def fit_codec(utterances: Iterable[Utterance], options: FitCodecOptions, say: Ca
     if options.distil_weight and options.levels < 2:
         raise ValueError("levels is 1: the first codebook is the teacher's; give 2 or more, or distil_weight=0")
     teacher = Teacher(options.distil_model, options.distil_layer) if options.distil_weight else None
-    fitted, heldout = hear(utterances, teacher, say)
+    listener = Listener(options.distil_model) if options.heard_weight or options.understood_weight else None
+    fitted, heldout = hear(utterances, teacher, listener if options.understood_weight else None, say)
     long_enough = [heard for heard in fitted if heard.mel.shape[1] > options.crop_frames * STACK]
     if not long_enough:
         raise ValueError(
@@ -144,7 +158,6 @@ def fit_codec(utterances: Iterable[Utterance], options: FitCodecOptions, say: Ca
         network.deviation.copy_(frames.std(1))
     hours = frames.shape[1] * melspec.HOP / melspec.RATE_HZ / 3600
     del frames
-    listener = Listener(options.distil_model) if options.heard_weight else None
     train(network, head, listener, long_enough, options, say)
     header: dict[str, object] = {
         "data": options.data,
@@ -158,7 +171,7 @@ def fit_codec(utterances: Iterable[Utterance], options: FitCodecOptions, say: Ca
 
 
 def hear(
-    utterances: Iterable[Utterance], teacher: Teacher | None, say: Callable[[str], None]
+    utterances: Iterable[Utterance], teacher: Teacher | None, reader: Listener | None, say: Callable[[str], None]
 ) -> tuple[list[Heard], list[Heard]]:
     """(to fit on, held out). Utterances shorter than a codec frame are left out."""
     fitted: list[Heard] = []
@@ -170,7 +183,8 @@ def hear(
             continue
         mel = melspec.log_mel(torch.from_numpy(samples[: n_frames * STACK * melspec.HOP])).half()
         states = teacher.states(utterance, n_frames) if teacher else torch.zeros(n_frames, 0, dtype=torch.float16)
-        (fitted if int(utterance.id, 16) % _HELDOUT_EVERY else heldout).append(Heard(mel, states))
+        tokens = reader.tokens(utterance.text, utterance.language) if reader else torch.zeros(0, dtype=torch.int64)
+        (fitted if int(utterance.id, 16) % _HELDOUT_EVERY else heldout).append(Heard(mel, states, tokens))
         if (len(fitted) + len(heldout)) % 500 == 0:
             say(f"heard {len(fitted) + len(heldout)} utterances")
     return fitted, heldout
@@ -199,6 +213,9 @@ def train(
     errors: list[float] = []
     distances: list[float] = []
     unlike: list[float] = []
+    misread: list[float] = []
+    alike = _by_length(heard) if options.understood_weight else []
+    first_heard = int((1 - options.heard_share) * options.steps) + 1
     for step in range(1, options.steps + 1):
         batch, states = _crops(heard, shares, options.batch, options.crop_frames, generator)
         batch = augment(batch)
@@ -220,12 +237,28 @@ def train(
             distance = head.distance(first, states)
             distances.append(distance.item())
             loss = loss + options.distil_weight * distance
-        if listener and step > (1 - options.heard_share) * options.steps:
-            some = slice(options.heard_crops)
-            with autocast():
-                heard_distance = listener.distance(restored[some], batch[some])
+        if listener and step >= first_heard:
+            weight = min(1.0, (step - first_heard + 1) / options.ramp_steps)
+            if alike:
+                whole, texts = _whole(alike, options.heard_crops, generator)
+                whole = augment(whole)
+                with autocast():
+                    latent = network.latent(whole)
+                latent = latent.float()
+                if step > steps_plain:
+                    quantised = network.quantise(latent, torch.full((len(whole),), options.levels), generator).vectors
+                else:
+                    quantised, _ = network.unquantised(latent)
+                with autocast():
+                    heard_distance, divergence = listener.compare(network.restore(quantised).float(), whole, texts)
+                misread.append(divergence.item())
+                loss = loss + weight * options.understood_weight * divergence
+            else:
+                some = slice(options.heard_crops)
+                with autocast():
+                    heard_distance = listener.distance(restored[some], batch[some])
             unlike.append(heard_distance.item())
-            loss = loss + options.heard_weight * heard_distance
+            loss = loss + weight * options.heard_weight * heard_distance
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -240,8 +273,9 @@ def train(
             left = (options.steps - step) * (time.perf_counter() - started) / step / 60
             cosine = f"  content {1 - np.mean(distances):.3f}" if head else ""
             ears = f"  heard {np.mean(unlike):.3f}" if unlike else ""
+            ears += f"  understood {np.mean(misread):.3f}" if misread else ""
             say(f"step {step} of {options.steps}  error {np.mean(errors):.3f}{cosine}{ears}  {left:.1f} min left")
-            for figures in (errors, distances, unlike):
+            for figures in (errors, distances, unlike, misread):
                 figures.clear()
 
 
@@ -252,7 +286,7 @@ def measure(
     """(mean absolute error of log-mel, mean cosine with the teacher's states, codes in use by codebook) over whole utterances."""
     total, cosines, n_frames = 0.0, 0.0, 0
     codes = []
-    for mel, states in heard:
+    for mel, states, _ in heard:
         codes.append(network.encode(mel.float()))
         total += float(F.l1_loss(network.decode(codes[-1]), mel.float(), reduction="sum"))
         n_frames += len(states)
@@ -270,9 +304,20 @@ def _network(options: FitCodecOptions) -> MelCodecNetwork:
     if not options.start:
         return MelCodecNetwork(**shape)
     network = load_network(options.start)
-    if other := {name: network.shape[name] for name in shape if network.shape[name] != shape[name]}:
+    more = {name: shape[name] for name in ("encoder_blocks", "decoder_blocks") if shape[name] > network.shape[name]}
+    if other := {name: network.shape[name] for name in shape if network.shape[name] != (shape | {n: network.shape[n] for n in more})[name]}:
         raise ValueError(f"{options.start} has {other}, and the options { ({name: shape[name] for name in other}) }")
-    return network
+    return _deeper(network, more) if more else network
+
+
+def _deeper(network: MelCodecNetwork, more: dict[str, int]) -> MelCodecNetwork:
+    """The same, with blocks after those it has that change nothing yet."""
+    deeper = MelCodecNetwork(**network.shape | more)
+    missing, _ = deeper.load_state_dict(network.state_dict(), strict=False)
+    for name in missing:
+        if ".narrow." in name:
+            deeper.get_parameter(name).data.zero_()
+    return deeper
 
 
 def _kept(options: FitCodecOptions, generator: torch.Generator) -> Tensor:
@@ -286,6 +331,24 @@ def _kept(options: FitCodecOptions, generator: torch.Generator) -> Tensor:
 def _draw(shares: Tensor, count: int, generator: torch.Generator) -> list[int]:
     """Indices of utterances, each as likely as it is long."""
     return torch.multinomial(shares, count, replacement=True, generator=generator).tolist()
+
+
+def _by_length(heard: list[Heard]) -> list[Heard]:
+    """Those that a recogniser reads at once, from the shortest to the longest."""
+    return sorted((h for h in heard if h.mel.shape[1] <= _LONGEST), key=lambda h: h.mel.shape[1])
+
+
+def _whole(alike: list[Heard], count: int, generator: torch.Generator) -> tuple[Tensor, list[Tensor]]:
+    """`count` utterances that are about as long: float32 log-mels `[count, 80, M]`, silence after them, and their tokens."""
+    at = int(torch.randint(0, len(alike), (1,), generator=generator))
+    start = max(0, min(at - _NEIGHBOURS // 2, len(alike) - _NEIGHBOURS))
+    drawn = torch.randint(start, min(start + _NEIGHBOURS, len(alike)), (count,), generator=generator)
+    chosen = [alike[i] for i in drawn.tolist()]
+    length = max(h.mel.shape[1] for h in chosen) + _SILENCE
+    mels = torch.full((count, melspec.N_MELS, length), math.log(melspec.FLOOR))
+    for mel, h in zip(mels, chosen, strict=True):
+        mel[:, : h.mel.shape[1]] = h.mel
+    return mels, [h.tokens for h in chosen]
 
 
 def _crops(

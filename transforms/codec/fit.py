@@ -63,6 +63,9 @@ class FitCodecOptions(Options):
     """Codec frames in a crop; 64 are 1.5 s."""
     learning_rate: float = 2e-3
     """Peak learning rate; linear warm-up over 100 steps, cosine decay."""
+    encoder_rate: float = Field(default=1.0, ge=0)
+    """The encoder's share of it, and the quantiser's projections'. The codebooks follow the encoder over some 100 steps: with `start`
+    one that moves fast leaves them behind, and undoes what was learnt."""
     commitment_weight: float = 0.25
     """Weight of the distance between the encoder's vectors and their codes."""
     prefix_share: float = 0.2
@@ -82,6 +85,10 @@ class FitCodecOptions(Options):
     understood_weight: float = Field(default=0.0, ge=0)
     """Weight of how differently the teacher understands what is restored, in nats a token of the text. Above 0, both are taken on
     whole utterances, `heard_crops` of them beside the crops, and the utterances need their texts."""
+    balance: float = Field(default=0.0, ge=0)
+    """Above 0, the two weights are only against each other: how much both pull each utterance is this many times how much the log-mel's
+    own error pulls, step for step. As EnCodec balances its losses (arXiv 2210.13438): a word missed pulls hundreds of times harder
+    than one understood."""
     ramp_steps: int = Field(default=1, ge=1)
     """Steps over which both weights rise to their own. Come all at once, they undo what is learnt by then."""
     augment: AugmentOptions = AugmentOptions()
@@ -204,8 +211,14 @@ def train(
     autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=options.bfloat16)
     lengths = np.array([h.mel.shape[1] for h in heard], dtype=np.float64)
     shares = torch.from_numpy(lengths / lengths.sum())
-    parameters = [*network.parameters(), *(head.parameters() if head else [])]
-    optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    fast = [*network.decoder.parameters(), *network.leave.parameters(), *(head.parameters() if head else [])]
+    slow = [p for p in network.parameters() if all(p is not other for other in fast)]
+    parameters = [*fast, *slow]
+    groups = [
+        {"params": fast, "lr": options.learning_rate},
+        {"params": slow, "lr": options.encoder_rate * options.learning_rate},
+    ]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, options.steps))
     network.train()
     steps_plain = 0 if options.start else options.steps_plain
@@ -232,7 +245,8 @@ def train(
             restored = network.restore(quantised).float()
         difference = (restored - batch) / network.deviation[:, None]
         # Absolute error keeps edges sharp, squared error large deviations away.
-        loss = difference.abs().mean() + 0.5 * difference.square().mean() + options.commitment_weight * commitment
+        error = difference.abs().mean() + 0.5 * difference.square().mean()
+        loss = error + options.commitment_weight * commitment
         if head:
             distance = head.distance(first, states)
             distances.append(distance.item())
@@ -250,15 +264,20 @@ def train(
                 else:
                     quantised, _ = network.unquantised(latent)
                 with autocast():
-                    heard_distance, divergence = listener.compare(network.restore(quantised).float(), whole, texts)
+                    spoken = network.restore(quantised).float()
+                    heard_distance, divergence = listener.compare(spoken, whole, texts)
                 misread.append(divergence.item())
-                loss = loss + weight * options.understood_weight * divergence
+                heard_loss = options.understood_weight * divergence + options.heard_weight * heard_distance
+                if options.balance:
+                    (by_error,) = torch.autograd.grad(error, restored, retain_graph=True)
+                    heard_loss = options.balance * balanced(heard_loss, spoken, by_error.norm())
             else:
                 some = slice(options.heard_crops)
                 with autocast():
                     heard_distance = listener.distance(restored[some], batch[some])
+                heard_loss = options.heard_weight * heard_distance
             unlike.append(heard_distance.item())
-            loss = loss + weight * options.heard_weight * heard_distance
+            loss = loss + weight * heard_loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -277,6 +296,16 @@ def train(
             say(f"step {step} of {options.steps}  error {np.mean(errors):.3f}{cosine}{ears}  {left:.1f} min left")
             for figures in (errors, distances, unlike, misread):
                 figures.clear()
+
+
+def balanced(loss: Tensor, output: Tensor, norm: Tensor) -> Tensor:
+    """What has the gradients of `loss` with respect to `output` `[B, ...]`, scaled to the same norm for each item and `norm` in all.
+
+    It goes on from `output`: the way from there to `loss` is done with.
+    """
+    (gradient,) = torch.autograd.grad(loss, output)
+    each = gradient.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, *[1] * (gradient.dim() - 1))
+    return (output * gradient / each).sum() * norm / len(output) ** 0.5
 
 
 @torch.inference_mode()

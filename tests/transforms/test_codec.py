@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from schemas import Block, Utterance
 from schemas.errors import UserError
@@ -163,6 +164,26 @@ def test_a_fit_goes_on_from_another(tmp_path: Path, speech: list[Clip]) -> None:
     assert str(tmp_path) not in str(header)
     with pytest.raises(ValueError, match=r"has {'size': 16}, and the options {'size': 8}"):
         fit_codec(spoken, FitCodecOptions(path=second, start=first, steps=1, **shape | {"size": 8}), lambda _: None)
+
+
+def test_blocks_added_to_a_codec_change_nothing_yet(tmp_path: Path, speech: list[Clip]) -> None:
+    from transforms.codec.fit import FitCodecOptions, fit_codec
+    from transforms.codec.mel import load_network
+
+    spoken = [Utterance("1", -1, 0, len(c.samples), c.samples, 16000) for c in speech[:1]]
+    shape: dict[str, Any] = {"data": "test", "levels": 2, "size": 16, "heard_weight": 0, "distil_weight": 0}
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    fit_codec(spoken, FitCodecOptions(path=first, steps=4, steps_plain=2, **shape), lambda _: None)
+    # At a rate of nothing at all the codebooks alone move.
+    shape |= {"start": first, "encoder_blocks": 4, "decoder_blocks": 6, "learning_rate": 0, "steps": 1}
+    fit_codec(spoken, FitCodecOptions(path=second, **shape), lambda _: None)
+    small, deep = load_network(first), load_network(second)
+    assert (deep.shape["encoder_blocks"], deep.shape["decoder_blocks"]) == (4, 6)
+    log_mel = torch.randn(1, 80, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(deep.latent(log_mel), small.latent(log_mel))
+        vectors = torch.randn(1, 32, 192)
+        torch.testing.assert_close(deep.restore(vectors), small.restore(vectors))
 
 
 def test_chunks_of_speech_give_the_codes_of_the_whole(options: CodecOptions, speech: list[Clip]) -> None:

@@ -1,12 +1,10 @@
 """Fit the mel codec: reconstruct log-mel crops through the quantiser."""
 
-import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +16,8 @@ from schemas import Utterance
 from transforms.codec import melspec
 from transforms.codec.augment import Augment, AugmentOptions
 from transforms.codec.distil import ContentHead, Teacher
-from transforms.codec.listen import Listener
+from transforms.codec.heard import Heard, by_length, crops, whole_utterances
+from transforms.codec.listen import Listener, balanced
 from transforms.codec.mel import load_network, read_header, save_network
 from transforms.codec.network import STACK, MelCodecNetwork
 from transforms.options import Options
@@ -27,10 +26,6 @@ from transforms.schedule import warm_cosine
 
 _HELDOUT_EVERY = 40
 """One utterance in so many, by its id, is kept out of fitting and measured."""
-
-_LONGEST, _SILENCE, _NEIGHBOURS = 1024, 44, 64
-"""Of whole utterances: mel frames (12 s) of the longest, and of silence after them (0.5 s), without which a recogniser goes on; and
-from how many of about the same length those of a step are drawn."""
 
 
 class FitCodecOptions(Options):
@@ -55,8 +50,8 @@ class FitCodecOptions(Options):
     steps_plain: int = 300
     """Steps before the codebooks are set by k-means; until then nothing is quantised."""
     start: Path | None = None
-    """A mel codec to go on from, of the same sizes; quantised from the first step. The learning rate begins anew, and so does what
-    is thrown away after a fit: the map to the teacher's states."""
+    """A mel codec to go on from, of the same sizes or of fewer blocks; quantised from the first step. The learning rate begins
+    anew, and so does what is thrown away after a fit: the map to the teacher's states."""
     batch: int = 16
     """Crops in a step."""
     crop_frames: int = 64
@@ -64,8 +59,7 @@ class FitCodecOptions(Options):
     learning_rate: float = 2e-3
     """Peak learning rate; linear warm-up over 100 steps, cosine decay."""
     encoder_rate: float = Field(default=1.0, ge=0)
-    """The encoder's share of it, and the quantiser's projections'. The codebooks follow the encoder over some 100 steps: with `start`
-    one that moves fast leaves them behind, and undoes what was learnt."""
+    """The encoder's share of it, and the quantiser's projections': with `start`, how fast the codes change."""
     commitment_weight: float = 0.25
     """Weight of the distance between the encoder's vectors and their codes."""
     prefix_share: float = 0.2
@@ -86,9 +80,8 @@ class FitCodecOptions(Options):
     """Weight of how differently the teacher understands what is restored, in nats a token of the text. Above 0, both are taken on
     whole utterances, `heard_crops` of them beside the crops, and the utterances need their texts."""
     balance: float = Field(default=0.0, ge=0)
-    """Above 0, the two weights are only against each other: how much both pull each utterance is this many times how much the log-mel's
-    own error pulls, step for step. As EnCodec balances its losses (arXiv 2210.13438): a word missed pulls hundreds of times harder
-    than one understood."""
+    """Above 0, the two weights are only against each other, and both together pull at each utterance this many times as hard as the
+    error of log-mel does, step for step: as EnCodec balances its losses (arXiv 2210.13438). Without it few words pull at all."""
     ramp_steps: int = Field(default=1, ge=1)
     """Steps over which both weights rise to their own. Come all at once, they undo what is learnt by then."""
     augment: AugmentOptions = AugmentOptions()
@@ -121,16 +114,6 @@ class FittedCodec:
     error: float
     content: float | None
     used: tuple[int, ...]
-
-
-class Heard(NamedTuple):
-    """An utterance to fit on: log-mel float16 `[80, 2T]`, the teacher's states float16 `[T, dim]`, dim 0 without a teacher, and
-    the text as the listener's tokens int64 `[n]`, none where it is not read.
-    """
-
-    mel: Tensor
-    states: Tensor
-    tokens: Tensor
 
 
 def fit_codec(utterances: Iterable[Utterance], options: FitCodecOptions, say: Callable[[str], None]) -> FittedCodec:
@@ -227,14 +210,13 @@ def train(
     distances: list[float] = []
     unlike: list[float] = []
     misread: list[float] = []
-    alike = _by_length(heard) if options.understood_weight else []
+    alike = by_length(heard) if options.understood_weight else []
     first_heard = int((1 - options.heard_share) * options.steps) + 1
     for step in range(1, options.steps + 1):
-        batch, states = _crops(heard, shares, options.batch, options.crop_frames, generator)
+        batch, states = crops(heard, shares, options.batch, options.crop_frames, generator)
         batch = augment(batch)
         with autocast():
-            latent = network.latent(batch)
-        latent = latent.float()
+            latent = network.latent(batch).float()
         if step <= steps_plain:
             quantised, first = network.unquantised(latent)
             commitment = latent.new_zeros(())
@@ -254,17 +236,15 @@ def train(
         if listener and step >= first_heard:
             weight = min(1.0, (step - first_heard + 1) / options.ramp_steps)
             if alike:
-                whole, texts = _whole(alike, options.heard_crops, generator)
+                whole, texts = whole_utterances(alike, options.heard_crops, generator)
                 whole = augment(whole)
                 with autocast():
-                    latent = network.latent(whole)
-                latent = latent.float()
-                if step > steps_plain:
-                    quantised = network.quantise(latent, torch.full((len(whole),), options.levels), generator).vectors
-                else:
-                    quantised, _ = network.unquantised(latent)
+                    latent = network.latent(whole).float()
+                keep = torch.full((len(whole),), options.levels)
+                plain = step <= steps_plain
+                coded = (network.unquantised(latent) if plain else network.quantise(latent, keep, generator))[0]
                 with autocast():
-                    spoken = network.restore(quantised).float()
+                    spoken = network.restore(coded).float()
                     heard_distance, divergence = listener.compare(spoken, whole, texts)
                 misread.append(divergence.item())
                 heard_loss = options.understood_weight * divergence + options.heard_weight * heard_distance
@@ -286,7 +266,7 @@ def train(
         errors.append(float((difference.detach().abs() * network.deviation[:, None]).mean()))
         if step == steps_plain:
             with torch.no_grad():
-                seen, _ = _crops(heard, shares, 40 * options.batch, options.crop_frames, generator)
+                seen, _ = crops(heard, shares, 40 * options.batch, options.crop_frames, generator)
                 network.initialise(network.latent(augment(seen)), generator)
         if step % options.log_every == 0:
             left = (options.steps - step) * (time.perf_counter() - started) / step / 60
@@ -296,16 +276,6 @@ def train(
             say(f"step {step} of {options.steps}  error {np.mean(errors):.3f}{cosine}{ears}  {left:.1f} min left")
             for figures in (errors, distances, unlike, misread):
                 figures.clear()
-
-
-def balanced(loss: Tensor, output: Tensor, norm: Tensor) -> Tensor:
-    """What has the gradients of `loss` with respect to `output` `[B, ...]`, scaled to the same norm for each item and `norm` in all.
-
-    It goes on from `output`: the way from there to `loss` is done with.
-    """
-    (gradient,) = torch.autograd.grad(loss, output)
-    each = gradient.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, *[1] * (gradient.dim() - 1))
-    return (output * gradient / each).sum() * norm / len(output) ** 0.5
 
 
 @torch.inference_mode()
@@ -333,15 +303,16 @@ def _network(options: FitCodecOptions) -> MelCodecNetwork:
     if not options.start:
         return MelCodecNetwork(**shape)
     network = load_network(options.start)
-    more = {name: shape[name] for name in ("encoder_blocks", "decoder_blocks") if shape[name] > network.shape[name]}
-    if other := {name: network.shape[name] for name in shape if network.shape[name] != (shape | {n: network.shape[n] for n in more})[name]}:
+    deeper = {name: shape[name] for name in ("encoder_blocks", "decoder_blocks") if shape[name] > network.shape[name]}
+    there = network.shape | deeper
+    if other := {name: there[name] for name in shape if there[name] != shape[name]}:
         raise ValueError(f"{options.start} has {other}, and the options { ({name: shape[name] for name in other}) }")
-    return _deeper(network, more) if more else network
+    return _deeper(network, deeper) if deeper else network
 
 
-def _deeper(network: MelCodecNetwork, more: dict[str, int]) -> MelCodecNetwork:
-    """The same, with blocks after those it has that change nothing yet."""
-    deeper = MelCodecNetwork(**network.shape | more)
+def _deeper(network: MelCodecNetwork, blocks: dict[str, int]) -> MelCodecNetwork:
+    """The same, with blocks after those it has which change nothing yet."""
+    deeper = MelCodecNetwork(**network.shape | blocks)
     missing, _ = deeper.load_state_dict(network.state_dict(), strict=False)
     for name in missing:
         if ".narrow." in name:
@@ -355,38 +326,3 @@ def _kept(options: FitCodecOptions, generator: torch.Generator) -> Tensor:
     chosen = torch.rand(options.batch, generator=generator) < options.prefix_share
     keep[chosen] = torch.randint(1, options.levels + 1, (int(chosen.sum()),), generator=generator)
     return keep
-
-
-def _draw(shares: Tensor, count: int, generator: torch.Generator) -> list[int]:
-    """Indices of utterances, each as likely as it is long."""
-    return torch.multinomial(shares, count, replacement=True, generator=generator).tolist()
-
-
-def _by_length(heard: list[Heard]) -> list[Heard]:
-    """Those that a recogniser reads at once, from the shortest to the longest."""
-    return sorted((h for h in heard if h.mel.shape[1] <= _LONGEST), key=lambda h: h.mel.shape[1])
-
-
-def _whole(alike: list[Heard], count: int, generator: torch.Generator) -> tuple[Tensor, list[Tensor]]:
-    """`count` utterances that are about as long: float32 log-mels `[count, 80, M]`, silence after them, and their tokens."""
-    at = int(torch.randint(0, len(alike), (1,), generator=generator))
-    start = max(0, min(at - _NEIGHBOURS // 2, len(alike) - _NEIGHBOURS))
-    drawn = torch.randint(start, min(start + _NEIGHBOURS, len(alike)), (count,), generator=generator)
-    chosen = [alike[i] for i in drawn.tolist()]
-    length = max(h.mel.shape[1] for h in chosen) + _SILENCE
-    mels = torch.full((count, melspec.N_MELS, length), math.log(melspec.FLOOR))
-    for mel, h in zip(mels, chosen, strict=True):
-        mel[:, : h.mel.shape[1]] = h.mel
-    return mels, [h.tokens for h in chosen]
-
-
-def _crops(
-    heard: list[Heard], shares: Tensor, count: int, n_frames: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """`count` crops from anywhere: float32 log-mels `[count, 80, 2 n_frames]` and states `[count, n_frames, dim]`."""
-    mels, states = [], []
-    for i in _draw(shares, count, generator):
-        start = int(torch.randint(0, heard[i].mel.shape[1] // STACK - n_frames + 1, (1,), generator=generator))
-        mels.append(heard[i].mel[:, start * STACK : (start + n_frames) * STACK].float())
-        states.append(heard[i].states[start : start + n_frames].float())
-    return torch.stack(mels), torch.stack(states)

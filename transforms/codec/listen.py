@@ -2,8 +2,10 @@
 
 What it hears: a feature loss after Johnson et al., "Perceptual Losses for Real-Time Style Transfer" (arXiv 1603.08155), with
 Whisper's encoder as the network. What it understands: the divergence of its decoder's distributions over tokens, a teacher of
-itself (Hinton et al., arXiv 1503.02531) that hears the original. Whisper's log-mel and HiFi-GAN's have the same 80 Slaney bands up to 8 kHz, one of power every 10 ms, the other of
-magnitude every 11.6 ms: so one is read off the other, and gradients reach the codec without a waveform between them.
+itself (Hinton et al., arXiv 1503.02531) that hears the original.
+
+Whisper's log-mel and HiFi-GAN's have the same 80 Slaney bands up to 8 kHz, one of power every 10 ms, the other of magnitude every
+11.6 ms: so one is read off the other, and gradients reach the codec without a waveform between them.
 """
 
 import math
@@ -38,7 +40,7 @@ class Listener:
         """Raises MissingWeights where the model is not on this machine."""
         whisper = load_whisper(model).requires_grad_(False)
         self._encoder, self._decoder, self._multilingual = whisper.encoder, whisper.decoder, whisper.is_multilingual
-        self._n_given = 4 if whisper.is_multilingual else 2
+        self.n_given = 4 if whisper.is_multilingual else 2
         self.sha256 = parameters_sha256(self._encoder)
 
     def distance(self, restored: Tensor, original: Tensor) -> Tensor:
@@ -65,7 +67,7 @@ class Listener:
         given = nn.utils.rnn.pad_sequence(texts, batch_first=True)
         # What is predicted after the last token that is always given, and before the end.
         places = torch.arange(given.shape[1] - 1)
-        asked = (places >= self._n_given - 1) & (places < torch.tensor([len(text) - 1 for text in texts])[:, None])
+        asked = (places >= self.n_given - 1) & (places < torch.tensor([len(text) - 1 for text in texts])[:, None])
         with torch.no_grad():
             wanted = self._states(whisper_mel(original))
             expected = self._decoder(given[:, :-1], wanted[-1])[asked].float().log_softmax(-1)
@@ -86,3 +88,13 @@ class Listener:
 
 def _unlike(heard: list[Tensor], wanted: list[Tensor]) -> Tensor:
     return torch.stack([(h - w).square().mean() / w.var() for h, w in zip(heard, wanted, strict=True)]).mean()
+
+
+def balanced(loss: Tensor, output: Tensor, norm: Tensor) -> Tensor:
+    """What has the gradients of `loss` with respect to `output` `[B, ...]`, but of the same norm for each item and `norm` in all.
+
+    It goes on from `output`: the way from there to `loss` is done with.
+    """
+    (gradient,) = torch.autograd.grad(loss, output)
+    each = gradient.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, *[1] * (gradient.dim() - 1))
+    return (output * gradient / each).sum() * norm / len(output) ** 0.5

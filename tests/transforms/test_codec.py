@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from schemas import Block, Utterance
 from schemas.errors import UserError
@@ -135,8 +134,7 @@ def test_fitted_codecs_repeat_themselves_and_serve(tmp_path: Path, speech: list[
 
     spoken = [Utterance(str(i), -1, 0, len(c.samples), c.samples, 16000) for i, c in enumerate(speech[:3])]
     shape: dict[str, Any] = {"data": "test", "size": 16, "levels": 2, "steps": 40, "steps_plain": 20, "batch": 4}
-    shape |= {"heard_share": 0.2, "bfloat16": True}
-    shape |= {"augment": {"gain_db": 0}}
+    shape |= {"heard_share": 0.2, "gain_db": 0, "bfloat16": True}
     files = [tmp_path / "first.safetensors", tmp_path / "second.safetensors"]
     made = [fit_codec(spoken, FitCodecOptions(path=file, **shape), lambda _: None) for file in files]
     assert files[0].read_bytes() == files[1].read_bytes()
@@ -166,26 +164,6 @@ def test_a_fit_goes_on_from_another(tmp_path: Path, speech: list[Clip]) -> None:
         fit_codec(spoken, FitCodecOptions(path=second, start=first, steps=1, **shape | {"size": 8}), lambda _: None)
 
 
-def test_blocks_added_to_a_codec_change_nothing_yet(tmp_path: Path, speech: list[Clip]) -> None:
-    from transforms.codec.fit import FitCodecOptions, fit_codec
-    from transforms.codec.mel import load_network
-
-    spoken = [Utterance("1", -1, 0, len(c.samples), c.samples, 16000) for c in speech[:1]]
-    shape: dict[str, Any] = {"data": "test", "levels": 2, "size": 16, "heard_weight": 0, "distil_weight": 0}
-    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
-    fit_codec(spoken, FitCodecOptions(path=first, steps=4, steps_plain=2, **shape), lambda _: None)
-    # At a rate of nothing at all the codebooks alone move.
-    shape |= {"start": first, "encoder_blocks": 4, "decoder_blocks": 6, "learning_rate": 0, "steps": 1}
-    fit_codec(spoken, FitCodecOptions(path=second, **shape), lambda _: None)
-    small, deep = load_network(first), load_network(second)
-    assert (deep.shape["encoder_blocks"], deep.shape["decoder_blocks"]) == (4, 6)
-    log_mel = torch.randn(1, 80, 64)
-    with torch.no_grad():
-        torch.testing.assert_close(deep.latent(log_mel), small.latent(log_mel))
-        vectors = torch.randn(1, 32, 192)
-        torch.testing.assert_close(deep.restore(vectors), small.restore(vectors))
-
-
 def test_chunks_of_speech_give_the_codes_of_the_whole(options: CodecOptions, speech: list[Clip]) -> None:
     """Two seconds of context: the mel codec hears half a second around each frame; Lyra carries state, and comes close."""
     whole, chunked = (Codec(options.model_copy(update={"chunk_s": chunk_s})) for chunk_s in (None, 3.0))
@@ -206,8 +184,6 @@ def test_the_example_tells_how_the_embedded_codec_was_fitted() -> None:
     card = read_header(path)
     assert card["data"] == DATA
     told = FitCodecOptions(path=path, data=DATA, **RECIPES.get("codec", {})).model_dump(mode="json")
-    # It was fitted when the gain was an option of its own.
-    told |= told["augment"]
     options = card["options"]
     assert isinstance(options, dict)
     assert {name: told[name] for name in options} == options

@@ -15,13 +15,11 @@ from tests.conftest import Clip, read_clips
 from transforms.codec import melspec
 from transforms.codec.distil import ContentHead, Teacher, between
 from transforms.codec.fit import FitCodecOptions, fit_codec
-from transforms.codec.heard import Heard, by_length, whole_utterances
-from transforms.codec.listen import Listener, balanced
+from transforms.codec.listen import Listener
 from transforms.codec.mel import load_network
 from transforms.codec.network import STACK, MelCodecNetwork
 from transforms.resample import resample
 from transforms.units.whisper import WhisperEncoder
-from transforms.whisper_model import load_whisper
 
 
 def spoken(samples: np.ndarray, rate_hz: int = 16000, name: str = "1") -> Utterance:
@@ -110,81 +108,6 @@ def test_a_listener_orders_what_is_like_speech_and_shows_the_way_to_it(speech: l
         listener.distance(moved, mel).backward()
         optimizer.step()
     assert listener.distance(moved, mel).item() < distances[2] / 2
-
-
-def test_what_is_understood_less_diverges_more(speech: list[Clip]) -> None:
-    """Two utterances of other lengths, in one batch as alone."""
-    listener = Listener("whisper-tiny")
-    mels = [
-        melspec.log_mel(torch.from_numpy(resample(c.samples, 16000, melspec.RATE_HZ)[: 200 * 512])) for c in speech[:2]
-    ]
-    mel = torch.stack(mels)
-    texts = [listener.tokens(c.text.capitalize(), "en") for c in speech[:2]]
-    assert texts[0].shape != texts[1].shape
-    noise = torch.randn(mel.shape, generator=torch.Generator().manual_seed(0))
-    found = [listener.compare(mel + share * noise, mel, texts) for share in (0, 0.5, 3)]
-    divergences = [divergence.item() for _, divergence in found]
-    assert divergences[0] == pytest.approx(0, abs=1e-5)
-    assert divergences == sorted(divergences)
-    assert divergences[2] > 1
-    assert found[1][0].item() == pytest.approx(listener.distance(mel + 0.5 * noise, mel).item(), rel=1e-5)
-    alone = [
-        listener.compare(mel[i : i + 1] + 3 * noise[i : i + 1], mel[i : i + 1], texts[i : i + 1])[1] for i in (0, 1)
-    ]
-    n_asked = torch.tensor([len(text) - listener.n_given for text in texts])
-    assert divergences[2] == pytest.approx(float((torch.stack(alone) * n_asked).sum() / n_asked.sum()), rel=1e-3)
-
-
-@given(seed=st.integers(0, 100), norm=st.floats(0.01, 10), items=st.integers(1, 4))
-def test_a_balanced_loss_pulls_each_item_its_own_way_and_all_as_hard(seed: int, norm: float, items: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    source = torch.randn(items, 3, 5, generator=generator, requires_grad=True)
-    # One item in the batch weighs a thousand times another.
-    weights = 1000.0 ** torch.rand(items, 1, 1, generator=generator)
-    (expected,) = torch.autograd.grad((weights * (2 * source).sin()).sum(), source)
-    output = 2 * source
-    (found,) = torch.autograd.grad(balanced((weights * output.sin()).sum(), output, torch.tensor(norm)), source)
-    # What comes before the output doubles the gradient, as ever.
-    assert found.norm().item() == pytest.approx(2 * norm, rel=1e-4)
-    alike = torch.cosine_similarity(found.flatten(1), expected.flatten(1))
-    torch.testing.assert_close(alike, torch.ones(items), atol=1e-4, rtol=0)
-    norms = found.flatten(1).norm(dim=1)
-    torch.testing.assert_close(norms, norms[:1].expand(items), rtol=1e-4, atol=0)
-
-
-def test_whole_utterances_of_about_the_same_length_end_in_silence() -> None:
-    lengths = [*range(100, 300, 2), 2000]
-    heard = [Heard(torch.full((80, n), float(n)), torch.zeros(n // 2, 0), torch.tensor([n])) for n in lengths]
-    alike = by_length(heard[::-1])
-    assert [h.mel.shape[1] for h in alike] == lengths[:-1]
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(20):
-        mels, tokens = whole_utterances(alike, 3, generator)
-        drawn = [int(t) for t in tokens]
-        # Drawn from 64 neighbours.
-        assert max(drawn) - min(drawn) < 128
-        assert mels.shape == (3, 80, max(drawn) + 44)
-        for mel, n in zip(mels, drawn, strict=True):
-            assert (mel[:, :n] == n).all()
-            torch.testing.assert_close(mel[:, n:], torch.full_like(mel[:, n:], np.log(melspec.FLOOR)))
-
-
-def test_a_fit_that_is_understood_reads_whole_utterances(tmp_path: Path, speech: list[Clip]) -> None:
-    utterances = [spoken(c.samples, name=str(i)) for i, c in enumerate(speech[:3])]
-    for utterance, clip in zip(utterances, speech, strict=False):
-        utterance.text, utterance.language = clip.text.capitalize(), "en"
-    shape: dict[str, Any] = {"data": "test", "size": 16, "levels": 2, "batch": 4, "crop_frames": 32, "log_every": 10}
-    shape |= {"distil_weight": 0, "heard_share": 0.5, "heard_crops": 2, "steps": 20, "steps_plain": 15}
-    shape |= {"understood_weight": 1.0, "balance": 1.0, "ramp_steps": 5}
-    said: list[str] = []
-    files = [tmp_path / "first.safetensors", tmp_path / "second.safetensors"]
-    for file in files:
-        fit_codec(utterances, FitCodecOptions(path=file, **shape), said.append)
-    assert files[0].read_bytes() == files[1].read_bytes()
-    lines = [line for line in said if line.startswith("step")]
-    assert ["understood" in line for line in lines] == [False, True, False, True]
-    # Frozen for good: whatever else uses it in this process does not move it.
-    assert not any(p.requires_grad for p in load_whisper("whisper-tiny").parameters())
 
 
 def test_a_fit_listens_in_the_last_share_of_its_steps(tmp_path: Path, speech: list[Clip]) -> None:

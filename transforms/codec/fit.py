@@ -1,10 +1,12 @@
 """Fit the mel codec: reconstruct log-mel crops through the quantiser."""
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,10 +16,8 @@ from torch.nn import functional as F
 
 from schemas import Utterance
 from transforms.codec import melspec
-from transforms.codec.augment import Augment, AugmentOptions
 from transforms.codec.distil import ContentHead, Teacher
-from transforms.codec.heard import Heard, by_length, crops, whole_utterances
-from transforms.codec.listen import Listener, balanced
+from transforms.codec.listen import Listener
 from transforms.codec.mel import load_network, read_header, save_network
 from transforms.codec.network import STACK, MelCodecNetwork
 from transforms.options import Options
@@ -39,27 +39,19 @@ class FitCodecOptions(Options):
     """Codebooks."""
     size: int = 2048
     """Codes in each."""
-    channels: int = 192
-    """Width of the encoder and of the decoder."""
-    encoder_blocks: int = 3
-    decoder_blocks: int = 4
-    expansion: int = 2
-    """Of a block's inner layer, in widths."""
     steps: int = 3000
     """Steps in all."""
     steps_plain: int = 300
     """Steps before the codebooks are set by k-means; until then nothing is quantised."""
     start: Path | None = None
-    """A mel codec to go on from, of the same sizes or of fewer blocks; quantised from the first step. The learning rate begins
-    anew, and so does what is thrown away after a fit: the map to the teacher's states."""
+    """A mel codec to go on from, of the same sizes; quantised from the first step. The learning rate begins anew, and so does what
+    is thrown away after a fit: the map to the teacher's states."""
     batch: int = 16
     """Crops in a step."""
     crop_frames: int = 64
     """Codec frames in a crop; 64 are 1.5 s."""
     learning_rate: float = 2e-3
     """Peak learning rate; linear warm-up over 100 steps, cosine decay."""
-    encoder_rate: float = Field(default=1.0, ge=0)
-    """The encoder's share of it, and the quantiser's projections': with `start`, how fast the codes change."""
     commitment_weight: float = 0.25
     """Weight of the distance between the encoder's vectors and their codes."""
     prefix_share: float = 0.2
@@ -76,18 +68,10 @@ class FitCodecOptions(Options):
     """Share of the steps, the last ones, that have that loss; it takes twice the time of all the rest."""
     heard_crops: int = Field(default=4, ge=1)
     """Crops of a step that it is taken on."""
-    understood_weight: float = Field(default=0.0, ge=0)
-    """Weight of how differently the teacher understands what is restored, in nats a token of the text. Above 0, both are taken on
-    whole utterances, `heard_crops` of them beside the crops, and the utterances need their texts."""
-    balance: float = Field(default=0.0, ge=0)
-    """Above 0, the two weights are only against each other, and both together pull at each utterance this many times as hard as the
-    error of log-mel does, step for step: as EnCodec balances its losses (arXiv 2210.13438). Without it few words pull at all."""
-    ramp_steps: int = Field(default=1, ge=1)
-    """Steps over which both weights rise to their own. Come all at once, they undo what is learnt by then."""
-    augment: AugmentOptions = AugmentOptions()
-    """Other voices, rooms and microphones than those of the data."""
+    gain_db: float = Field(default=6.0, ge=0)
+    """Crops are made louder or softer by up to this, so that the codec does not depend on how loud a recording is."""
     bfloat16: bool = False
-    """Multiply in bfloat16 but for the quantiser, which processors with instructions for it do about twice as fast."""
+    """Multiply in bfloat16 but for the quantiser; on a processor with instructions for it a step takes two thirds of the time."""
     content_blocks: int = Field(default=0, ge=0)
     """Blocks of a branch of the encoder that the first codebook codes alone, as in Mimi: more content in it, and less sound in
     all of them. 0: all codebooks code one vector, as in SpeechTokenizer."""
@@ -116,6 +100,13 @@ class FittedCodec:
     used: tuple[int, ...]
 
 
+class Heard(NamedTuple):
+    """An utterance to fit on: log-mel float16 `[80, 2T]`, and the teacher's states float16 `[T, dim]`, dim 0 without a teacher."""
+
+    mel: Tensor
+    states: Tensor
+
+
 def fit_codec(utterances: Iterable[Utterance], options: FitCodecOptions, say: Callable[[str], None]) -> FittedCodec:
     """Fit a mel codec and write it to `options.path`. On one machine the same input and options give the same bytes.
 
@@ -130,8 +121,7 @@ def fit_codec(utterances: Iterable[Utterance], options: FitCodecOptions, say: Ca
     if options.distil_weight and options.levels < 2:
         raise ValueError("levels is 1: the first codebook is the teacher's; give 2 or more, or distil_weight=0")
     teacher = Teacher(options.distil_model, options.distil_layer) if options.distil_weight else None
-    listener = Listener(options.distil_model) if options.heard_weight or options.understood_weight else None
-    fitted, heldout = hear(utterances, teacher, listener if options.understood_weight else None, say)
+    fitted, heldout = hear(utterances, teacher, say)
     long_enough = [heard for heard in fitted if heard.mel.shape[1] > options.crop_frames * STACK]
     if not long_enough:
         raise ValueError(
@@ -148,6 +138,7 @@ def fit_codec(utterances: Iterable[Utterance], options: FitCodecOptions, say: Ca
         network.deviation.copy_(frames.std(1))
     hours = frames.shape[1] * melspec.HOP / melspec.RATE_HZ / 3600
     del frames
+    listener = Listener(options.distil_model) if options.heard_weight else None
     train(network, head, listener, long_enough, options, say)
     header: dict[str, object] = {
         "data": options.data,
@@ -161,7 +152,7 @@ def fit_codec(utterances: Iterable[Utterance], options: FitCodecOptions, say: Ca
 
 
 def hear(
-    utterances: Iterable[Utterance], teacher: Teacher | None, reader: Listener | None, say: Callable[[str], None]
+    utterances: Iterable[Utterance], teacher: Teacher | None, say: Callable[[str], None]
 ) -> tuple[list[Heard], list[Heard]]:
     """(to fit on, held out). Utterances shorter than a codec frame are left out."""
     fitted: list[Heard] = []
@@ -173,8 +164,7 @@ def hear(
             continue
         mel = melspec.log_mel(torch.from_numpy(samples[: n_frames * STACK * melspec.HOP])).half()
         states = teacher.states(utterance, n_frames) if teacher else torch.zeros(n_frames, 0, dtype=torch.float16)
-        tokens = reader.tokens(utterance.text, utterance.language) if reader else torch.zeros(0, dtype=torch.int64)
-        (fitted if int(utterance.id, 16) % _HELDOUT_EVERY else heldout).append(Heard(mel, states, tokens))
+        (fitted if int(utterance.id, 16) % _HELDOUT_EVERY else heldout).append(Heard(mel, states))
         if (len(fitted) + len(heldout)) % 500 == 0:
             say(f"heard {len(fitted) + len(heldout)} utterances")
     return fitted, heldout
@@ -190,18 +180,11 @@ def train(
 ) -> None:
     """Fit in place: first without quantiser, then codebooks from k-means, which follow the encoder from there on."""
     generator = torch.Generator().manual_seed(options.seed)
-    augment = Augment(options.augment, generator)
     autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=options.bfloat16)
     lengths = np.array([h.mel.shape[1] for h in heard], dtype=np.float64)
     shares = torch.from_numpy(lengths / lengths.sum())
-    fast = [*network.decoder.parameters(), *network.leave.parameters(), *(head.parameters() if head else [])]
-    slow = [p for p in network.parameters() if all(p is not other for other in fast)]
-    parameters = [*fast, *slow]
-    groups = [
-        {"params": fast, "lr": options.learning_rate},
-        {"params": slow, "lr": options.encoder_rate * options.learning_rate},
-    ]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
+    parameters = [*network.parameters(), *(head.parameters() if head else [])]
+    optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, options.steps))
     network.train()
     steps_plain = 0 if options.start else options.steps_plain
@@ -209,12 +192,9 @@ def train(
     errors: list[float] = []
     distances: list[float] = []
     unlike: list[float] = []
-    misread: list[float] = []
-    alike = by_length(heard) if options.understood_weight else []
-    first_heard = int((1 - options.heard_share) * options.steps) + 1
     for step in range(1, options.steps + 1):
-        batch, states = crops(heard, shares, options.batch, options.crop_frames, generator)
-        batch = augment(batch)
+        batch, states = _crops(heard, shares, options.batch, options.crop_frames, generator)
+        batch = _louder(batch, options.gain_db, generator)
         with autocast():
             latent = network.latent(batch).float()
         if step <= steps_plain:
@@ -227,37 +207,17 @@ def train(
             restored = network.restore(quantised).float()
         difference = (restored - batch) / network.deviation[:, None]
         # Absolute error keeps edges sharp, squared error large deviations away.
-        error = difference.abs().mean() + 0.5 * difference.square().mean()
-        loss = error + options.commitment_weight * commitment
+        loss = difference.abs().mean() + 0.5 * difference.square().mean() + options.commitment_weight * commitment
         if head:
             distance = head.distance(first, states)
             distances.append(distance.item())
             loss = loss + options.distil_weight * distance
-        if listener and step >= first_heard:
-            weight = min(1.0, (step - first_heard + 1) / options.ramp_steps)
-            if alike:
-                whole, texts = whole_utterances(alike, options.heard_crops, generator)
-                whole = augment(whole)
-                with autocast():
-                    latent = network.latent(whole).float()
-                keep = torch.full((len(whole),), options.levels)
-                plain = step <= steps_plain
-                coded = (network.unquantised(latent) if plain else network.quantise(latent, keep, generator))[0]
-                with autocast():
-                    spoken = network.restore(coded).float()
-                    heard_distance, divergence = listener.compare(spoken, whole, texts)
-                misread.append(divergence.item())
-                heard_loss = options.understood_weight * divergence + options.heard_weight * heard_distance
-                if options.balance:
-                    (by_error,) = torch.autograd.grad(error, restored, retain_graph=True)
-                    heard_loss = options.balance * balanced(heard_loss, spoken, by_error.norm())
-            else:
-                some = slice(options.heard_crops)
-                with autocast():
-                    heard_distance = listener.distance(restored[some], batch[some])
-                heard_loss = options.heard_weight * heard_distance
+        if listener and step > (1 - options.heard_share) * options.steps:
+            some = slice(options.heard_crops)
+            with autocast():
+                heard_distance = listener.distance(restored[some], batch[some])
             unlike.append(heard_distance.item())
-            loss = loss + weight * heard_loss
+            loss = loss + options.heard_weight * heard_distance
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -266,15 +226,14 @@ def train(
         errors.append(float((difference.detach().abs() * network.deviation[:, None]).mean()))
         if step == steps_plain:
             with torch.no_grad():
-                seen, _ = crops(heard, shares, 40 * options.batch, options.crop_frames, generator)
-                network.initialise(network.latent(augment(seen)), generator)
+                seen, _ = _crops(heard, shares, 40 * options.batch, options.crop_frames, generator)
+                network.initialise(network.latent(seen), generator)
         if step % options.log_every == 0:
             left = (options.steps - step) * (time.perf_counter() - started) / step / 60
             cosine = f"  content {1 - np.mean(distances):.3f}" if head else ""
             ears = f"  heard {np.mean(unlike):.3f}" if unlike else ""
-            ears += f"  understood {np.mean(misread):.3f}" if misread else ""
             say(f"step {step} of {options.steps}  error {np.mean(errors):.3f}{cosine}{ears}  {left:.1f} min left")
-            for figures in (errors, distances, unlike, misread):
+            for figures in (errors, distances, unlike):
                 figures.clear()
 
 
@@ -285,7 +244,7 @@ def measure(
     """(mean absolute error of log-mel, mean cosine with the teacher's states, codes in use by codebook) over whole utterances."""
     total, cosines, n_frames = 0.0, 0.0, 0
     codes = []
-    for mel, states, _ in heard:
+    for mel, states in heard:
         codes.append(network.encode(mel.float()))
         total += float(F.l1_loss(network.decode(codes[-1]), mel.float(), reduction="sum"))
         n_frames += len(states)
@@ -297,27 +256,14 @@ def measure(
 
 def _network(options: FitCodecOptions) -> MelCodecNetwork:
     """New, or the one to go on from. Raises ValueError where that is of other sizes."""
-    shape = {name: getattr(options, name) for name in ("channels", "encoder_blocks", "decoder_blocks", "expansion")}
-    shape |= {"levels": options.levels, "size": options.size}
-    shape["content_blocks"] = options.content_blocks if options.distil_weight else 0
+    content_blocks = options.content_blocks if options.distil_weight else 0
+    shape = {"levels": options.levels, "size": options.size, "content_blocks": content_blocks}
     if not options.start:
         return MelCodecNetwork(**shape)
     network = load_network(options.start)
-    deeper = {name: shape[name] for name in ("encoder_blocks", "decoder_blocks") if shape[name] > network.shape[name]}
-    there = network.shape | deeper
-    if other := {name: there[name] for name in shape if there[name] != shape[name]}:
+    if other := {name: network.shape[name] for name in shape if network.shape[name] != shape[name]}:
         raise ValueError(f"{options.start} has {other}, and the options { ({name: shape[name] for name in other}) }")
-    return _deeper(network, deeper) if deeper else network
-
-
-def _deeper(network: MelCodecNetwork, blocks: dict[str, int]) -> MelCodecNetwork:
-    """The same, with blocks after those it has which change nothing yet."""
-    deeper = MelCodecNetwork(**network.shape | blocks)
-    missing, _ = deeper.load_state_dict(network.state_dict(), strict=False)
-    for name in missing:
-        if ".narrow." in name:
-            deeper.get_parameter(name).data.zero_()
-    return deeper
+    return network
 
 
 def _kept(options: FitCodecOptions, generator: torch.Generator) -> Tensor:
@@ -326,3 +272,26 @@ def _kept(options: FitCodecOptions, generator: torch.Generator) -> Tensor:
     chosen = torch.rand(options.batch, generator=generator) < options.prefix_share
     keep[chosen] = torch.randint(1, options.levels + 1, (int(chosen.sum()),), generator=generator)
     return keep
+
+
+def _draw(shares: Tensor, count: int, generator: torch.Generator) -> list[int]:
+    """Indices of utterances, each as likely as it is long."""
+    return torch.multinomial(shares, count, replacement=True, generator=generator).tolist()
+
+
+def _crops(
+    heard: list[Heard], shares: Tensor, count: int, n_frames: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """`count` crops from anywhere: float32 log-mels `[count, 80, 2 n_frames]` and states `[count, n_frames, dim]`."""
+    mels, states = [], []
+    for i in _draw(shares, count, generator):
+        start = int(torch.randint(0, heard[i].mel.shape[1] // STACK - n_frames + 1, (1,), generator=generator))
+        mels.append(heard[i].mel[:, start * STACK : (start + n_frames) * STACK].float())
+        states.append(heard[i].states[start : start + n_frames].float())
+    return torch.stack(mels), torch.stack(states)
+
+
+def _louder(log_mel: Tensor, gain_db: float, generator: torch.Generator) -> Tensor:
+    """Each item of `[B, 80, M]` by as many dB, up or down."""
+    gain = (torch.rand(len(log_mel), 1, 1, generator=generator) * 2 - 1) * gain_db
+    return (log_mel + gain * (math.log(10) / 20)).clamp(min=math.log(melspec.FLOOR))

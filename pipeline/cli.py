@@ -255,7 +255,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--temperature",
         type=float,
-        help="of sampling; 0 takes the likeliest token (default 0.8; with --from taste 0.3)",
+        help="of a model's sampling; 0 takes the likeliest token (default 0.8)",
     )
     p.add_argument(
         "--from", dest="source", choices=["model", "taste"], default="model", help="what speaks (default model)"

@@ -260,6 +260,8 @@ def speak(args: argparse.Namespace) -> int:
             raise UserError("--from taste says one row of a corpus: name it with --id")
         if args.codes_of and args.text_only:
             raise UserError("--codes-of gives codes and --text-only takes them away: choose one")
+        if args.temperature is not None:
+            raise UserError("--temperature is of a model's sampling; --from taste takes the likeliest units")
         print(
             speak_row(
                 args.checkpoint,
@@ -267,8 +269,6 @@ def speak(args: argparse.Namespace) -> int:
                 args.out,
                 codes_of=args.codes_of,
                 text_only=args.text_only,
-                seed=args.seed,
-                temperature=0.3 if args.temperature is None else args.temperature,
             )
         )
         return 0

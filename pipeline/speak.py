@@ -79,7 +79,7 @@ def speak(
 
         speech = speech_of(run.cards["taste"], codec)
         said = generate(run, text, max_s=max_s, sampling=sampling)
-        samples, rate_hz = sound_of_words(speech, said.words, said.codes, seed)
+        samples, rate_hz = sound_of_words(speech, said.words, said.codes)
     elif run.layout.latent_dim:
         options = codec_options(run.cards["codec"], codec)
         said = generate(run, text, max_s=max_s, sampling=sampling)

@@ -130,7 +130,7 @@ def test_word_mean_is_the_mean_over_each_words_subwords() -> None:
 
 def test_padding_a_batch_changes_no_word(model, with_units, tmp_path) -> None:
     examples = build(with_units[:3], model, "en", voice(None), print)
-    trainer = Trainer(model, options(tmp_path), 8.0, 1)
+    trainer = Trainer(model, options(tmp_path), 1)
     with torch.no_grad():
         together = trainer.word_vectors(collate(examples))
         alone = torch.cat([trainer.word_vectors(collate([e])) for e in examples])

@@ -5,7 +5,6 @@ that a file fitted on another checkpoint is refused instead of giving codes that
 """
 
 import json
-from collections.abc import Container
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,13 +155,9 @@ class TasteTokenizer(nn.Module):
         return trained | {"quantiser.codebooks": self.quantiser.codebooks}
 
 
-def save(path: Path, tensors: dict[str, Tensor], card: dict[str, Any], narrow: Container[str] = ()) -> None:
-    """Write tensors as float16, those named in `narrow` in a byte a number (e4m3), with a JSON card in the header. The same
-    tensors and card give the same bytes."""
-    halves = {
-        name: tensor.detach().cpu().to(torch.float8_e4m3fn if name in narrow else torch.float16).contiguous()
-        for name, tensor in sorted(tensors.items())
-    }
+def save(path: Path, tensors: dict[str, Tensor], card: dict[str, Any]) -> None:
+    """Write tensors as float16 with a JSON card in the header. The same tensors and card give the same bytes."""
+    halves = {name: tensor.detach().cpu().half().contiguous() for name, tensor in sorted(tensors.items())}
     save_file(halves, path, metadata={_CARD: json.dumps(card, sort_keys=True)})
 
 

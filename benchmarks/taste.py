@@ -35,12 +35,14 @@ PHRASE = (5, 10)
 
 class Again(NamedTuple):
     """Seconds of each word of a sentence said again, `[W]`, beside those of the original: words themselves, and each with the
-    pause after it."""
+    pause after it. units: bool `[T]`, for each frame of the original, whether the frame said again at as long a time after the
+    beginning of its word has the same unit; False where the word is over by then."""
 
     made_s: np.ndarray
     real_s: np.ndarray
     made_paused_s: np.ndarray
     real_paused_s: np.ndarray
+    units: np.ndarray
 
 
 def real_durations(utterance: Utterance) -> np.ndarray:
@@ -54,18 +56,32 @@ def codes_of(speech: Speech, samples: np.ndarray, rate_hz: int, text: str) -> np
 
 
 def consistency(found: list[Again]) -> list[str]:
-    """Share of words within the tolerance, of words with their pauses, and the correlation of durations of the utterances."""
-    made, real, made_paused, real_paused = (np.concatenate(column) for column in zip(*found, strict=True))
+    """Share of words within the tolerance, of words with their pauses, of units, and the correlation of durations of the
+    utterances."""
+    made, real, made_paused, real_paused, units = (np.concatenate(column) for column in zip(*found, strict=True))
     totals = np.corrcoef([a.made_paused_s.sum() for a in found], [a.real_paused_s.sum() for a in found])[0, 1]
     near = np.abs(made - real) <= TOLERANCE_S + 1e-9
     near_paused = np.abs(made_paused - real_paused) <= TOLERANCE_S + 1e-9
-    return [f"{near.mean():.3f}", f"{near_paused.mean():.3f}", f"{totals:.2f}"]
+    return [f"{near.mean():.3f}", f"{near_paused.mean():.3f}", f"{units.mean():.3f}", f"{totals:.2f}"]
 
 
 def said_again(speech: Speech, u: Utterance, codes: np.ndarray | None, voice: np.ndarray) -> Again:
-    """How long each word of an utterance lasts when it is said again."""
+    """How long each word of an utterance lasts when it is said again, and what is heard then."""
     made = [speech.word_lengths_s(u.text, codes, voice, pauses=pauses) for pauses in (False, True)]
-    return Again(made[0], np.array([w.end_s - w.start_s for w in u.words]), made[1], real_durations(u))
+    said, units, words = speech.say(u.text, codes, voice), *real_units(u)
+    same = []
+    for word in range(len(u.words)):
+        real, again = units[words == word], said.units[said.words == word]
+        there = min(len(real), len(again))
+        same.append(np.append(real[:there] == again[:there], np.zeros(len(real) - there, dtype=bool)))
+    real_s = np.array([w.end_s - w.start_s for w in u.words])
+    return Again(made[0], real_s, made[1], real_durations(u), np.concatenate(same))
+
+
+def real_units(u: Utterance) -> tuple[np.ndarray, np.ndarray]:
+    """The unit of each frame, and the word that it belongs to, int64 `[T]` each."""
+    units = np.repeat(u.units, u.unit_run_lengths).astype(np.int64)
+    return units, frame_words([word.start_s for word in u.words], len(units))
 
 
 def error_rate(heard: list[tuple[str, np.ndarray, int]], recogniser: Transcribe) -> str:
@@ -83,7 +99,7 @@ def reconstruct(speech: Speech, kept: list[Utterance], n_heard: int) -> str:
     voices = {u.id: speech.voice(u) for u in kept}
     heard_codes = {u.id: codes_of(speech, u.samples, u.rate_hz, u.text) for u in kept}
     original = [(u.text, u.samples, u.rate_hz) for u in some]
-    rows = [["the original", "", "", "", error_rate(original, recogniser) if some else ""]]
+    rows = [["the original", "", "", "", "", error_rate(original, recogniser) if some else ""]]
     for name in ("text and codes", "text alone"):
         coded = {u.id: heard_codes[u.id] if name == "text and codes" else None for u in kept}
         found = [said_again(speech, u, coded[u.id], voices[u.id]) for u in kept]
@@ -94,16 +110,15 @@ def reconstruct(speech: Speech, kept: list[Utterance], n_heard: int) -> str:
         rows.append([name, *consistency(found), error_rate(heard, recogniser) if some else ""])
     if some:
         own = [again(speech, u, heard_codes[u.id], voices[u.id]) for u in some]
-        rows.append(["its own units and codes", "", "", "", error_rate(own, recogniser)])
-    return table(["said again from", "words within 50 ms", "with the pause after", "r of lengths", "WER"], rows)
+        rows.append(["its own units and codes", "", "", "", "", error_rate(own, recogniser)])
+    return table(
+        ["said again from", "words within 50 ms", "with the pause after", "units", "r of lengths", "WER"], rows
+    )
 
 
 def again(speech: Speech, u: Utterance, codes: np.ndarray, voice: np.ndarray) -> tuple[str, np.ndarray, int]:
     """An utterance's own units and codes as sound."""
-    n_frames = int(u.unit_run_lengths.sum())
-    words = frame_words([word.start_s for word in u.words], n_frames)
-    units = np.repeat(u.units, u.unit_run_lengths).astype(np.int64)
-    return u.text, speech.samples(Said(units, words), codes, voice), speech.rate_hz
+    return u.text, speech.samples(Said(*real_units(u)), codes, voice), speech.rate_hz
 
 
 def exchanged(mine: np.ndarray, other: np.ndarray, phrase: tuple[int, int]) -> np.ndarray:

@@ -47,6 +47,7 @@ def fit_taste(utterances: Iterable[Utterance], options: FitTasteOptions, say: Ca
             whisper,
             layers=options.layers,
             value_layer=options.value_layer,
+            timed=options.timed,
             levels=options.levels,
             size=options.size,
             code_dim=options.code_dim,

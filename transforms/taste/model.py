@@ -56,13 +56,14 @@ class TasteTokenizer(nn.Module):
         decay: float = 0.99,
         dropout: float = 0.5,
         padded: bool = False,
+        timed: bool = False,
     ) -> None:
         """
         Args:
             layers: decoder layers that the aggregator starts from.
             value_layer: number of encoder layers that the values have passed through.
             padded: hear a window of 30 s, silence behind the utterance, as the paper's tokenizer was fitted; otherwise the
-                utterance's own length.
+                utterance's own length. timed: of the aggregator.
             levels, size, code_dim: of the quantiser. decay, dropout: of the same, in fitting.
 
         Raises:
@@ -85,12 +86,14 @@ class TasteTokenizer(nn.Module):
         }
         if padded:
             self.shape["padded"] = True
+        if timed:
+            self.shape["timed"] = True
         self.dim = whisper.dims.n_audio_state
         self.base_sha256 = parameters_sha256(whisper)
         self.value_layer, self.padded = value_layer, padded
         self.is_multilingual, self.n_languages = whisper.is_multilingual, whisper.num_languages
         self.encoder = whisper.encoder
-        self.aggregator = Aggregator(whisper, layers)
+        self.aggregator = Aggregator(whisper, layers, timed)
         self.quantiser = ResidualVQ(self.dim, levels=levels, size=size, code_dim=code_dim, decay=decay, dropout=dropout)
         self.to(whisper.device)
 

@@ -28,6 +28,8 @@ class FitTasteOptions(Options):
     """Decoder layers of the checkpoint that the aggregator starts from."""
     value_layer: int = 2
     """Encoder layers that the attended values have passed through."""
+    timed: bool = True
+    """Whether a word's vector also says when the aggregator's heads look, and how widely; the paper's does not."""
     levels: int = 4
     """Codes for each word."""
     size: int = 512

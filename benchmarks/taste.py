@@ -271,9 +271,9 @@ def main() -> None:
     if args.read:
         print("real readers kept out, and the same sentence read quickly by Kokoro\n")
         print(exchange_by_readers(speech, read_by_tts(kept), args.pairs), flush=True)
-    print(f"{len(kept[: args.clips])} sentences of {len(out)} speakers kept out; WER on {args.heard}\n", flush=True)
-    step = max(1, len(kept) // args.clips)
-    print(reconstruct(speech, kept[::step][: args.clips], args.heard))
+    some = kept[:: -(-len(kept) // args.clips)]
+    print(f"{len(some)} of {len(kept)} sentences of {len(out)} speakers kept out; WER on {args.heard}\n", flush=True)
+    print(reconstruct(speech, some, args.heard))
 
 
 if __name__ == "__main__":

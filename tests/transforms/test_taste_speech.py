@@ -147,6 +147,23 @@ def test_the_speed_of_a_sentence_follows_its_codes(embedded: Speech) -> None:
     assert seconds[0] > 1.15 * seconds[1]
 
 
+def test_what_is_said_of_a_reader_who_is_in_no_data_is_understood(embedded: Speech, speech: list[Clip]) -> None:
+    from jiwer import wer
+
+    from schemas import Utterance
+    from transforms.normalize import normalize
+    from transforms.resample import resample
+    from transforms.whisper_model import load_whisper
+
+    clip = min(speech, key=lambda clip: len(clip.samples))
+    voice = embedded.voice(Utterance("clip", -1, 0, len(clip.samples), clip.samples, clip.rate_hz))
+    codes = embedded.model.codes(clip.samples, clip.text, "en")
+    for given in (codes, None):
+        said = embedded.samples(embedded.say(clip.text, given, voice), given, voice)
+        heard = load_whisper("whisper-tiny").transcribe(resample(said, embedded.rate_hz, 16000), language="en")
+        assert wer(normalize(clip.text, "en"), normalize(heard["text"], "en")) < 0.5
+
+
 def test_units_become_sound_of_their_length(embedded: Speech, speech: list[Clip]) -> None:
     clip = speech[0]
     text = " ".join(clip.text.split()[:3])

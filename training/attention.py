@@ -33,7 +33,7 @@ def by_document(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention within each document: query `[B, H, S, d]`, key and value `[B, G, S, d]` -> `[B, S, H, d]`.
+    """Attention within each document, causal if the module is: query `[B, H, S, d]`, key, value `[B, G, S, d]` -> `[B, S, H, d]`.
 
     `attention_mask`: the documents, int `[B, 1, 1, S]`.
     """
@@ -43,7 +43,7 @@ def by_document(
         found = [
             F.scaled_dot_product_attention(
                 *(states[None] for states in part),
-                is_causal=True,
+                is_causal=getattr(module, "is_causal", True),
                 dropout_p=dropout,
                 scale=scaling,
                 enable_gqa=len(row[0]) != len(row[1]),
@@ -67,25 +67,26 @@ def implementation(setting: str, device: torch.device, compiled: bool) -> str | 
     return {"flex": "flex_attention", "documents": DOCUMENTS}.get(setting)
 
 
-def mask(documents: np.ndarray, implementation: str, device: torch.device) -> Any:
+def mask(documents: np.ndarray, implementation: str, device: torch.device, causal: bool = True) -> Any:
     """What keeps the documents `[B, S]` apart in a trunk's attention: additive `[B, 1, S, S]`, a BlockMask for flex, or the
-    documents themselves, `[B, 1, 1, S]`, for `by_document`.
+    documents themselves, `[B, 1, 1, S]`, for `by_document`, which asks the trunk's layers whether it is causal.
     """
     if implementation == "flex_attention":
-        return block_mask(torch.from_numpy(documents).to(device))
+        return block_mask(torch.from_numpy(documents).to(device), causal)
     if implementation == DOCUMENTS:
         return torch.from_numpy(documents).to(device)[:, None, None]
-    seen = torch.from_numpy(may_attend(documents)).to(device)
+    seen = torch.from_numpy(may_attend(documents, causal)).to(device)
     # An additive mask is what every attention implementation takes.
     return torch.zeros(seen.shape, device=device).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
 
 
-def block_mask(documents: Tensor) -> Any:
+def block_mask(documents: Tensor, causal: bool = True) -> Any:
     """The documents `[B, S]` of packed rows as flex attention's BlockMask."""
     from torch.nn.attention.flex_attention import create_block_mask
 
     def visible(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return (q >= k) & (documents[b, q] == documents[b, k])
+        same = documents[b, q] == documents[b, k]
+        return (q >= k) & same if causal else same
 
     n_rows, n = documents.shape
     return create_block_mask(visible, n_rows, None, n, n, device=str(documents.device))

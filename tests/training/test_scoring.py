@@ -165,7 +165,7 @@ def test_text_alone_and_its_continuation(fresh: Checkpoint, sentences: list[str]
 
 @pytest.mark.parametrize("name", sorted(NAMES.keys() - {"latents"}))
 def test_every_layout_is_scored_heard_and_read(trunk: Path, sentences: list[str], name: str) -> None:
-    """Without words in the text row, the score is of speech; a text alone is scored in any layout but valle-nar, which learns none."""
+    """Without words in the text row, the score is of speech; a text alone is scored in any layout that learns text."""
     run = checkpoint(trunk, NAMES[name].model_validate({"name": name}))
     u = utterance(0, sentences[0], CARDS, "train")
     row = {"id": "0", "duration_s": u.duration_s, "words": [], "codec_codes": u.codec_codes, "units": u.units}

@@ -18,6 +18,12 @@ DOCUMENTS = "antiphon_documents"
 """The name that transformers knows it by."""
 
 
+PRODUCTS_UP_TO = 768
+"""Positions of a document up to which, in bfloat16 on a CPU, two products of matrices and a softmax between them are faster than
+torch's fused kernel, forward and back together: 2 to 4 times up to 512 positions, not at 1,024 (docs/benchmarks.md).
+"""
+
+
 def lengths(documents: Tensor) -> list[list[int]]:
     """How many positions each document of each row `[B, S]` has, in their order; padding is one more of them."""
     return [torch.unique_consecutive(row, return_counts=True)[1].tolist() for row in documents]
@@ -37,21 +43,41 @@ def by_document(
 
     `attention_mask`: the documents, int `[B, 1, 1, S]`.
     """
+    causal = getattr(module, "is_causal", True)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    kind, autocast = query.device.type, torch.is_autocast_enabled(query.device.type)
+    states = [x.to(torch.get_autocast_dtype(kind)) if autocast else x for x in (query, key, value)]
     rows = []
-    for of_row, *row in zip(lengths(attention_mask[:, 0, 0]), query, key, value, strict=True):
-        parts = zip(*(states.split(of_row, dim=1) for states in row), strict=True)
-        found = [
-            F.scaled_dot_product_attention(
-                *(states[None] for states in part),
-                is_causal=getattr(module, "is_causal", True),
-                dropout_p=dropout,
-                scale=scaling,
-                enable_gqa=len(row[0]) != len(row[1]),
-            )[0]
-            for part in parts
-        ]
-        rows.append(found[0] if len(found) == 1 else torch.cat(found, dim=1))
+    with torch.autocast(kind, enabled=False):
+        for of_row, *row in zip(lengths(attention_mask[:, 0, 0]), *states, strict=True):
+            parts = zip(*(x.split(of_row, dim=1) for x in row), strict=True)
+            found = [_document(*part, causal, dropout, scale) for part in parts]
+            rows.append(found[0] if len(found) == 1 else torch.cat(found, dim=1))
     return torch.stack(rows).transpose(1, 2).contiguous(), None
+
+
+def _document(query: Tensor, key: Tensor, value: Tensor, causal: bool, dropout: float, scale: float) -> Tensor:
+    """Attention within one document: query `[H, n, d]`, key, value `[G, n, d]` -> `[H, n, d]`."""
+    heads, n, dim = query.shape
+    groups = len(key)
+    if query.dtype != torch.bfloat16 or query.device.type != "cpu" or n > PRODUCTS_UP_TO:
+        return F.scaled_dot_product_attention(
+            query[None],
+            key[None],
+            value[None],
+            is_causal=causal,
+            dropout_p=dropout,
+            scale=scale,
+            enable_gqa=heads != groups,
+        )[0]
+    # The heads that share a key one under another.
+    query = query.reshape(groups, -1, dim)
+    hidden = query.new_zeros(n, n)
+    if causal:
+        hidden.fill_(float("-inf")).triu_(1)
+    scores = torch.baddbmm(hidden.repeat(heads // groups, 1), query, key.transpose(1, 2), alpha=scale)
+    shares = F.dropout(scores.softmax(-1), dropout) if dropout else scores.softmax(-1)
+    return torch.bmm(shares, value).view(heads, n, dim)
 
 
 AttentionInterface.register(DOCUMENTS, by_document)

@@ -47,6 +47,43 @@ def test_each_document_sees_what_the_mask_lets_it_see(rows: list[list[int]], gro
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    row=st.lists(st.integers(1, 40), min_size=1, max_size=4),
+    heads=st.sampled_from([(4, 4), (4, 2), (3, 1)]),
+    causal=st.booleans(),
+)
+def test_bfloat16_is_as_near_to_float32_as_torchs_kernel(row: list[int], heads: tuple[int, int], causal: bool) -> None:
+    """Forward and back, under autocast too, from states of float32."""
+    n, random = sum(row), torch.Generator().manual_seed(sum(row))
+    full = [torch.randn(1, h, n, 16, generator=random, requires_grad=True) for h in (heads[0], heads[1], heads[1])]
+    half = [x.detach().bfloat16().requires_grad_() for x in full]
+    module = nn.Identity()
+    module.is_causal = causal
+    documents = torch.from_numpy(np.repeat(np.arange(len(row)), row))[None, None, None]
+    exact, _ = by_document(module, *full, documents)
+    exact_gradients = torch.autograd.grad(exact.square().sum(), full)
+    found, _ = by_document(module, *half, documents)
+    assert found.dtype == torch.bfloat16
+    with torch.autocast("cpu", torch.bfloat16):
+        again, _ = by_document(module, *full, documents)
+    torch.testing.assert_close(again, found, rtol=0, atol=0)
+    torch.testing.assert_close(found.float(), exact, rtol=0.03, atol=0.03)
+    for ours, theirs in zip(torch.autograd.grad(found.float().square().sum(), half), exact_gradients, strict=True):
+        torch.testing.assert_close(ours.float(), theirs, rtol=0.1, atol=0.15)
+
+
+def test_long_documents_go_through_torchs_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = [torch.randn(1, 2, 30, 8, dtype=torch.bfloat16) for _ in range(3)]
+    documents = torch.tensor([[[[0] * 10 + [1] * 20]]])
+    short, _ = by_document(nn.Identity(), *states, documents)
+    monkeypatch.setattr("training.attention.PRODUCTS_UP_TO", 15)
+    long, _ = by_document(nn.Identity(), *states, documents)
+    torch.testing.assert_close(short[:, :10], long[:, :10], rtol=0, atol=0)
+    torch.testing.assert_close(short, long, rtol=0.03, atol=0.03)
+    assert not torch.equal(short[:, 10:], long[:, 10:])
+
+
 def test_lengths_count_padding_as_one_more() -> None:
     assert lengths(torch.tensor([[0, 0, 1, -1], [0, 0, 0, 0]])) == [[2, 1, 1], [4]]
 

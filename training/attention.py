@@ -51,13 +51,14 @@ def by_document(
     with torch.autocast(kind, enabled=False):
         for of_row, *row in zip(lengths(attention_mask[:, 0, 0]), *states, strict=True):
             parts = zip(*(x.split(of_row, dim=1) for x in row), strict=True)
-            found = [_document(*part, causal, dropout, scale) for part in parts]
+            found = [_document(part, causal, dropout, scale) for part in parts]
             rows.append(found[0] if len(found) == 1 else torch.cat(found, dim=1))
     return torch.stack(rows).transpose(1, 2).contiguous(), None
 
 
-def _document(query: Tensor, key: Tensor, value: Tensor, causal: bool, dropout: float, scale: float) -> Tensor:
+def _document(states: tuple[Tensor, ...], causal: bool, dropout: float, scale: float) -> Tensor:
     """Attention within one document: query `[H, n, d]`, key, value `[G, n, d]` -> `[H, n, d]`."""
+    query, key, value = states
     heads, n, dim = query.shape
     groups = len(key)
     if query.dtype != torch.bfloat16 or query.device.type != "cpu" or n > PRODUCTS_UP_TO:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from tests.training.test_heads import one
 from tests.training.test_heads import settings as small
 from tests.training.test_train import options, steps_of
-from training.attention import DOCUMENTS, by_document, implementation, lengths
+from training.attention import DOCUMENTS, block_mask, by_document, implementation, lengths
 from training.packing import may_attend
 from training.train import train
 
@@ -96,6 +96,14 @@ def test_the_trunk_takes_documents_in_the_place_of_a_mask(write_corpus: Write, t
     masked = model.batch_hidden(batch)[there]
     model.trunk.set_attn_implementation(DOCUMENTS)
     torch.testing.assert_close(model.batch_hidden(batch)[there], masked, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_flex_attention_sees_what_the_mask_lets_it_see(causal: bool) -> None:
+    documents = np.array([[0, 0, 1, 1, 1, -1], [0, 0, 0, 0, 1, 1]])
+    seen = block_mask(torch.from_numpy(documents), causal).mask_mod
+    at = torch.meshgrid(torch.arange(2), torch.arange(6), torch.arange(6), indexing="ij")
+    np.testing.assert_array_equal(seen(at[0], torch.tensor(0), at[1], at[2]), may_attend(documents, causal))
 
 
 def test_which_way_is_taken() -> None:

@@ -260,6 +260,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--from", dest="source", choices=["model", "taste"], default="model", help="what speaks (default model)"
     )
+    p.add_argument(
+        "--fill",
+        metavar="CHECKPOINT",
+        help="a model of layout valle-nar, to say the codebooks that CHECKPOINT leaves out",
+    )
     p.add_argument("--id", help="with --from taste: the row to say, by its id or the start of it")
     p.add_argument(
         "--codes-of", metavar="ID", help="with --from taste: say it with the codes of this row, word for word"

@@ -158,8 +158,8 @@ def test_what_is_said_of_a_reader_who_is_in_no_data_is_understood(embedded: Spee
     clip = min(speech, key=lambda clip: len(clip.samples))
     voice = embedded.voice(Utterance("clip", -1, 0, len(clip.samples), clip.samples, clip.rate_hz))
     codes = embedded.model.codes(clip.samples, clip.text, "en")
-    for given in (codes, None):
-        said = embedded.samples(embedded.say(clip.text, given, voice), given, voice)
+    for some in (codes, None):
+        said = embedded.samples(embedded.say(clip.text, some, voice), some, voice)
         heard = load_whisper("whisper-tiny").transcribe(resample(said, embedded.rate_hz, 16000), language="en")
         assert wer(normalize(clip.text, "en"), normalize(heard["text"], "en")) < 0.5
 

@@ -22,7 +22,7 @@ from transforms.resample import resample
 from transforms.taste.aggregator import RATE_HZ
 from transforms.taste.examples import heldout_speakers
 from transforms.taste.fit_sound import frame_words
-from transforms.taste.speech import Drawing, Said, Speech
+from transforms.taste.speech import Said, Speech
 from transforms.transcribe.stage import Transcribe, TranscribeOptions
 
 TOLERANCE_S = 0.05
@@ -34,10 +34,15 @@ PHRASE = (5, 10)
 
 
 class Again(NamedTuple):
-    """Seconds of each word of a sentence said again, `[W]`, beside those of the original."""
+    """Seconds of each word of a sentence said again, `[W]`, beside those of the original: words themselves, and each with the
+    pause after it. units: bool `[T]`, for each frame of the original, whether the frame said again at as long a time after the
+    beginning of its word has the same unit; False where the word is over by then."""
 
     made_s: np.ndarray
     real_s: np.ndarray
+    made_paused_s: np.ndarray
+    real_paused_s: np.ndarray
+    units: np.ndarray
 
 
 def real_durations(utterance: Utterance) -> np.ndarray:
@@ -51,11 +56,32 @@ def codes_of(speech: Speech, samples: np.ndarray, rate_hz: int, text: str) -> np
 
 
 def consistency(found: list[Again]) -> list[str]:
-    """Share of words within the tolerance, the mean absolute difference, and the correlation of durations of the utterances."""
-    made, real = (np.concatenate([getattr(a, name) for a in found]) for name in ("made_s", "real_s"))
-    totals = np.corrcoef([a.made_s.sum() for a in found], [a.real_s.sum() for a in found])[0, 1]
+    """Share of words within the tolerance, of words with their pauses, of units, and the correlation of durations of the
+    utterances."""
+    made, real, made_paused, real_paused, units = (np.concatenate(column) for column in zip(*found, strict=True))
+    totals = np.corrcoef([a.made_paused_s.sum() for a in found], [a.real_paused_s.sum() for a in found])[0, 1]
     near = np.abs(made - real) <= TOLERANCE_S + 1e-9
-    return [f"{near.mean():.3f}", f"{1000 * np.abs(made - real).mean():.0f}", f"{totals:.2f}"]
+    near_paused = np.abs(made_paused - real_paused) <= TOLERANCE_S + 1e-9
+    return [f"{near.mean():.3f}", f"{near_paused.mean():.3f}", f"{units.mean():.3f}", f"{totals:.2f}"]
+
+
+def said_again(speech: Speech, u: Utterance, codes: np.ndarray | None, voice: np.ndarray) -> Again:
+    """How long each word of an utterance lasts when it is said again, and what is heard then."""
+    made = [speech.word_lengths_s(u.text, codes, voice, pauses=pauses) for pauses in (False, True)]
+    said, units, words = speech.say(u.text, codes, voice), *real_units(u)
+    same = []
+    for word in range(len(u.words)):
+        real, again = units[words == word], said.units[said.words == word]
+        there = min(len(real), len(again))
+        same.append(np.append(real[:there] == again[:there], np.zeros(len(real) - there, dtype=bool)))
+    real_s = np.array([w.end_s - w.start_s for w in u.words])
+    return Again(made[0], real_s, made[1], real_durations(u), np.concatenate(same))
+
+
+def real_units(u: Utterance) -> tuple[np.ndarray, np.ndarray]:
+    """The unit of each frame, and the word that it belongs to, int64 `[T]` each."""
+    units = np.repeat(u.units, u.unit_run_lengths).astype(np.int64)
+    return units, frame_words([word.start_s for word in u.words], len(units))
 
 
 def error_rate(heard: list[tuple[str, np.ndarray, int]], recogniser: Transcribe) -> str:
@@ -64,7 +90,7 @@ def error_rate(heard: list[tuple[str, np.ndarray, int]], recogniser: Transcribe)
     return f"{word_error_rate([text for text, _, _ in heard], sounds, recogniser):.1%}"
 
 
-def reconstruct(speech: Speech, kept: list[Utterance], n_heard: int, temperature: float) -> str:
+def reconstruct(speech: Speech, kept: list[Utterance], n_heard: int) -> str:
     """The table of what comes back with codes, from the text alone, and from the real units (the sound network's share)."""
     recogniser = Transcribe(TranscribeOptions())
     if n_heard:
@@ -73,28 +99,26 @@ def reconstruct(speech: Speech, kept: list[Utterance], n_heard: int, temperature
     voices = {u.id: speech.voice(u) for u in kept}
     heard_codes = {u.id: codes_of(speech, u.samples, u.rate_hz, u.text) for u in kept}
     original = [(u.text, u.samples, u.rate_hz) for u in some]
-    rows = [["the original", "", "", "", error_rate(original, recogniser) if some else ""]]
+    rows = [["the original", "", "", "", "", error_rate(original, recogniser) if some else ""]]
     for name in ("text and codes", "text alone"):
         coded = {u.id: heard_codes[u.id] if name == "text and codes" else None for u in kept}
-        found = [Again(speech.word_lengths_s(u.text, coded[u.id], voices[u.id]), real_durations(u)) for u in kept]
+        found = [said_again(speech, u, coded[u.id], voices[u.id]) for u in kept]
         heard = []
         for u in some:
-            said = speech.say(u.text, coded[u.id], voices[u.id], Drawing(temperature=temperature))
+            said = speech.say(u.text, coded[u.id], voices[u.id])
             heard.append((u.text, speech.samples(said, coded[u.id], voices[u.id]), speech.rate_hz))
         rows.append([name, *consistency(found), error_rate(heard, recogniser) if some else ""])
     if some:
         own = [again(speech, u, heard_codes[u.id], voices[u.id]) for u in some]
-        rows.append(["its own units and codes", "", "", "", error_rate(own, recogniser)])
-    return table(["said again from", "words within 50 ms", "mean difference, ms", "r of lengths", "WER"], rows)
+        rows.append(["its own units and codes", "", "", "", "", error_rate(own, recogniser)])
+    return table(
+        ["said again from", "words within 50 ms", "with the pause after", "units", "r of lengths", "WER"], rows
+    )
 
 
 def again(speech: Speech, u: Utterance, codes: np.ndarray, voice: np.ndarray) -> tuple[str, np.ndarray, int]:
     """An utterance's own units and codes as sound."""
-    n_frames = int(u.unit_run_lengths.sum())
-    words = frame_words([word.start_s for word in u.words], n_frames)
-    units = np.repeat(u.units, u.unit_run_lengths).astype(np.int64)
-    said = Said(units, np.ones(n_frames, dtype=np.int64), words)
-    return u.text, speech.samples(said, codes, voice), speech.rate_hz
+    return u.text, speech.samples(Said(*real_units(u)), codes, voice), speech.rate_hz
 
 
 def exchanged(mine: np.ndarray, other: np.ndarray, phrase: tuple[int, int]) -> np.ndarray:
@@ -219,7 +243,6 @@ def main() -> None:
     parser.add_argument("--model", default="antiphon-taste")
     parser.add_argument("--clips", type=int, default=60, help="sentences of kept-out speakers")
     parser.add_argument("--heard", type=int, default=20, help="of them as sound, for the word error rate")
-    parser.add_argument("--temperature", type=float, default=0.3, help="at which units are drawn (default 0.3)")
     parser.add_argument("--pairs", type=int, default=30, help="pairs of readers of one sentence")
     parser.add_argument("--read", action="store_true", help="exchange with what Kokoro reads, which must be pulled")
     parser.add_argument("--picture", help="png file")
@@ -248,9 +271,9 @@ def main() -> None:
     if args.read:
         print("real readers kept out, and the same sentence read quickly by Kokoro\n")
         print(exchange_by_readers(speech, read_by_tts(kept), args.pairs), flush=True)
-    print(f"{len(kept[: args.clips])} sentences of {len(out)} speakers kept out; WER on {args.heard}\n", flush=True)
-    step = max(1, len(kept) // args.clips)
-    print(reconstruct(speech, kept[::step][: args.clips], args.heard, args.temperature))
+    some = kept[:: -(-len(kept) // args.clips)]
+    print(f"{len(some)} of {len(kept)} sentences of {len(out)} speakers kept out; WER on {args.heard}\n", flush=True)
+    print(reconstruct(speech, some, args.heard))
 
 
 if __name__ == "__main__":

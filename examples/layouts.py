@@ -19,8 +19,8 @@ from training.text import load_text
 from transforms.weights import locate
 
 STEPS = 22
-FIRST = {"latents": 22}
-"""By layout: from which step on, where the first ones hold text alone."""
+FIRST = {"latents": 22, "valle-nar": 98}
+"""By layout: from which step on, where the first ones hold text or a prompt alone."""
 
 SYSTEMS = {
     "taste": ("TASLM: fused, codes one word late", "taste, words"),
@@ -48,6 +48,7 @@ SYSTEMS = {
     "flatten": ("one code a step, frame by frame", "codec"),
     "coarse-first": ("one code a step, codebook by codebook", "codec"),
     "vall-e": ("VALL-E: text, then coarse-first", "codec, words"),
+    "valle-nar": ("VALL-E's second stage: each further codebook at once", "codec, words"),
     "audiolm-coarse": ("AudioLM's second stage: units, then coarse codes", "units, codec"),
     "audiolm-fine": ("AudioLM's third stage: coarse codes, then fine ones", "codec"),
     "latents": ("CALM, SALAD: text, then continuous latents", "codec with `codec.latents`, words"),
@@ -67,8 +68,9 @@ training:
 
 The text row holds ids of the trunk's own tokenizer; speech rows have vocabularies and softmaxes of their own, and the marks
 that switch between them are ids of the row that says them, so no label of one modality is weighed against another's.
-`labels[p]` is `inputs[p + 1]` or nothing, so what is sampled can be fed back as it is. A corpus without what a layout needs is
-refused, naming the stage that makes it. Options of each: `antiphon config train`.
+`labels[p]` is `inputs[p + 1]` or nothing, so what is sampled can be fed back as it is; in `valle-nar` alone a label stands at its
+own place, and its position sees the whole document. A corpus without what a layout needs is refused, naming the stage that makes
+it. Options of each: `antiphon config train`.
 
 What differs from the systems, on purpose: tail codes of delayed rows are kept (MusicGen's and Moshi's training cut them off); a
 unit at a word's border is in exactly one word (slamkit gives some to two, and some to none); words said faster than the text
@@ -85,15 +87,20 @@ it (CosyVoice 2, LLaMA-Omni2, CSM, VALL-E). In the tables below, an id in bracke
 
 **Sampling** (`training.generate`): text to speech and the continuation of speech where the layout has both. Not possible: new
 words in layouts without text (units, step-audio, and the orders of codebooks unless `text_first`), and anything but a row to
-start from in speechgpt, audiolm-coarse and audiolm-fine; each says so. After words without speech most layouts say these words
-and no more; after speech, text goes on as the model wants. `antiphon speak` turns codec codes, and latents, into sound.
+start from in speechgpt, audiolm-coarse, audiolm-fine and valle-nar; each says so. After words without speech most layouts say these
+words and no more; after speech, text goes on as the model wants. `antiphon speak` turns codec codes, and latents, into sound.
 
-**Text alone** (`Layout.text_only`) fits into the rows of every layout, for batches that keep the trunk's language.
+**VALL-E** is two models, trained apart on one corpus: `vall-e` with `codebooks: 1` says the first codebook step by step, and
+`valle-nar` fills each further one in a single pass.
 
-**Not here**: VALL-E's non-autoregressive stage, which predicts a code from its own position and sees the future, has no place
-among next-step labels: coarse-first predicts the same codebooks in the same order, one step each. Pitch and style tokens
-(Spirit-LM Expressive) are in no column. SNAC's seven rows for Mini-Omni are seven codebooks of a codec at the lowest of its
-rates.
+    antiphon train CONFIG --corpus CORPUS --out ar --set 'train.layout={"name": "vall-e", "codebooks": 1}'
+    antiphon train CONFIG --corpus CORPUS --out nar --set train.layout.name=valle-nar
+    antiphon speak ar --fill nar --text "Good morning" --out hello.wav
+
+**Text alone** (`Layout.text_only`) fits into the rows of every layout but valle-nar, for batches that keep the trunk's language.
+
+**Not here**: pitch and style tokens (Spirit-LM Expressive) are in no column. SNAC's seven rows for Mini-Omni are seven codebooks of
+a codec at the lowest of its rates.
 
 Drawn below, by `python -m examples.layouts`, from one row of LJSpeech (9.65 s; public domain) and one dialogue spoken by a TTS,
 with the embedded tokenizers and the tokenizer of stories15m; "a second" is steps for each second of sound in that row. An id in

@@ -255,10 +255,15 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--temperature",
         type=float,
-        help="of sampling; 0 takes the likeliest token (default 0.8; with --from taste 0.3)",
+        help="of a model's sampling; 0 takes the likeliest token (default 0.8)",
     )
     p.add_argument(
         "--from", dest="source", choices=["model", "taste"], default="model", help="what speaks (default model)"
+    )
+    p.add_argument(
+        "--fill",
+        metavar="CHECKPOINT",
+        help="a model of layout valle-nar, to say the codebooks that CHECKPOINT leaves out",
     )
     p.add_argument("--id", help="with --from taste: the row to say, by its id or the start of it")
     p.add_argument(

@@ -258,8 +258,12 @@ def speak(args: argparse.Namespace) -> int:
 
         if not args.id:
             raise UserError("--from taste says one row of a corpus: name it with --id")
+        if args.fill:
+            raise UserError("--fill goes with a model that speaks")
         if args.codes_of and args.text_only:
             raise UserError("--codes-of gives codes and --text-only takes them away: choose one")
+        if args.temperature is not None:
+            raise UserError("--temperature is of a model's sampling; --from taste takes the likeliest units")
         print(
             speak_row(
                 args.checkpoint,
@@ -267,8 +271,6 @@ def speak(args: argparse.Namespace) -> int:
                 args.out,
                 codes_of=args.codes_of,
                 text_only=args.text_only,
-                seed=args.seed,
-                temperature=0.3 if args.temperature is None else args.temperature,
             )
         )
         return 0
@@ -277,7 +279,15 @@ def speak(args: argparse.Namespace) -> int:
     from pipeline.speak import speak as say
 
     temperature = 0.8 if args.temperature is None else args.temperature
-    spoken = say(args.checkpoint, args.text, args.out, max_s=args.max_s, seed=args.seed, temperature=temperature)
+    spoken = say(
+        args.checkpoint,
+        args.text,
+        args.out,
+        max_s=args.max_s,
+        seed=args.seed,
+        temperature=temperature,
+        fill=args.fill,
+    )
     print(spoken)
     return 0
 

@@ -51,11 +51,13 @@ def speak(
     seed: int = 0,
     temperature: float = 0.8,
     codec: str | None = None,
+    fill: str | Path | None = None,
 ) -> Spoken | SpokenUnits:
     """Say `text`, go on from it, and write the sound to the wav file `out`, or units to a .json file (see `write_units`).
 
     Args:
         checkpoint: a folder of `antiphon train`. max_s: seconds of sound at the most.
+        fill: a folder of `antiphon train` with layout valle-nar, whose model says the codebooks that the first one leaves out.
         codec: name or path of the codec's or the TASTE tokenizer's weights; None for the name in the checkpoint.
 
     Raises UserError where nothing turns the layout's codes into sound, or their codec or tokenizer cannot be found.
@@ -63,9 +65,13 @@ def speak(
     import soundfile
 
     from training.checkpoint import load
+    from training.filling import check_filler
     from training.generate import Sampling, generate
 
     run = load(Path(checkpoint))
+    filler = load(Path(fill)) if fill else None
+    if filler:
+        check_filler(filler, run)
     sampling = Sampling(temperature=temperature, seed=seed)
     if run.layout.kinds == ("units",) and Path(out).suffix == ".json":
         return write_units(Path(out), generate(run, text, max_s=max_s, sampling=sampling), run.cards["units"])
@@ -79,14 +85,14 @@ def speak(
 
         speech = speech_of(run.cards["taste"], codec)
         said = generate(run, text, max_s=max_s, sampling=sampling)
-        samples, rate_hz = sound_of_words(speech, said.words, said.codes, seed)
+        samples, rate_hz = sound_of_words(speech, said.words, said.codes)
     elif run.layout.latent_dim:
         options = codec_options(run.cards["codec"], codec)
         said = generate(run, text, max_s=max_s, sampling=sampling)
         samples, rate_hz = decode_latents(options, said.latents)
     else:
         options = codec_options(run.cards["codec"], codec)
-        said = generate(run, text, max_s=max_s, sampling=sampling)
+        said = generate(run, text, max_s=max_s, sampling=sampling, filler=filler)
         # Of two speakers, the model's own; frames in which it is silent have no codes.
         codes = said.codes[: len(run.cards["codec"].sizes)]
         samples, rate_hz = sound(options, codes[:, (codes >= 0).all(axis=0)])

@@ -24,8 +24,6 @@ def speak_row(
     *,
     codes_of: str | None = None,
     text_only: bool = False,
-    seed: int = 0,
-    temperature: float = 0.3,
     model: str = "antiphon-taste",
     recogniser: str = "whisper-tiny",
 ) -> Spoken:
@@ -39,7 +37,7 @@ def speak_row(
     """
     import soundfile
 
-    from transforms.taste.speech import Drawing, Speech
+    from transforms.taste.speech import Speech
 
     row = _row(corpus, row_id)
     speech = Speech.load(model, recogniser)
@@ -52,7 +50,7 @@ def speak_row(
     heard = decode_flac(row["audio"]["bytes"])
     voice = speech.voice(records.from_row(row, heard, round(len(heard) / row["duration_s"])))
     try:
-        said = speech.say(" ".join(words), codes, voice, Drawing(temperature=temperature, seed=seed))
+        said = speech.say(" ".join(words), codes, voice)
     except ValueError as error:
         raise UserError(f"row {row['id']} of {corpus}: {error}") from error
     samples = speech.samples(said, codes, voice)
@@ -71,10 +69,8 @@ def speech_of(card: Tokenizer, model: str | None = None, recogniser: str = "whis
     return speech
 
 
-def sound_of_words(speech: "Speech", words: Sequence[str], codes: np.ndarray, seed: int) -> tuple[np.ndarray, int]:
+def sound_of_words(speech: "Speech", words: Sequence[str], codes: np.ndarray) -> tuple[np.ndarray, int]:
     """Words and codes `[W, R]` of a model, in the mean voice of the data -> (float32 `[n]`, its rate in Hz)."""
-    from transforms.taste.speech import Drawing
-
     # The last word's codes come after it: where sampling stopped before them, it is not said.
     kept = list(words)[: len(codes)]
     text = " ".join(kept)
@@ -83,7 +79,7 @@ def sound_of_words(speech: "Speech", words: Sequence[str], codes: np.ndarray, se
     if len(text.split()) != len(kept):
         raise UserError(f"the model said {len(kept)} words that split into {len(text.split())}; another seed may help")
     voice = speech.decoder.voice.numpy()
-    said = speech.say(text, codes, voice, Drawing(seed=seed))
+    said = speech.say(text, codes, voice)
     return speech.samples(said, codes, voice), speech.rate_hz
 
 

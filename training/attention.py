@@ -18,6 +18,12 @@ DOCUMENTS = "antiphon_documents"
 """The name that transformers knows it by."""
 
 
+PRODUCTS_UP_TO = 768
+"""Positions of a document up to which, in bfloat16 on a CPU, two products of matrices and a softmax between them are faster than
+torch's fused kernel, forward and back together: 2 to 4 times up to 512 positions, not at 1,024 (docs/benchmarks.md).
+"""
+
+
 def lengths(documents: Tensor) -> list[list[int]]:
     """How many positions each document of each row `[B, S]` has, in their order; padding is one more of them."""
     return [torch.unique_consecutive(row, return_counts=True)[1].tolist() for row in documents]
@@ -33,25 +39,46 @@ def by_document(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention within each document: query `[B, H, S, d]`, key and value `[B, G, S, d]` -> `[B, S, H, d]`.
+    """Attention within each document, causal if the module is: query `[B, H, S, d]`, key, value `[B, G, S, d]` -> `[B, S, H, d]`.
 
     `attention_mask`: the documents, int `[B, 1, 1, S]`.
     """
+    causal = getattr(module, "is_causal", True)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    kind, autocast = query.device.type, torch.is_autocast_enabled(query.device.type)
+    states = [x.to(torch.get_autocast_dtype(kind)) if autocast else x for x in (query, key, value)]
     rows = []
-    for of_row, *row in zip(lengths(attention_mask[:, 0, 0]), query, key, value, strict=True):
-        parts = zip(*(states.split(of_row, dim=1) for states in row), strict=True)
-        found = [
-            F.scaled_dot_product_attention(
-                *(states[None] for states in part),
-                is_causal=True,
-                dropout_p=dropout,
-                scale=scaling,
-                enable_gqa=len(row[0]) != len(row[1]),
-            )[0]
-            for part in parts
-        ]
-        rows.append(found[0] if len(found) == 1 else torch.cat(found, dim=1))
+    with torch.autocast(kind, enabled=False):
+        for of_row, *row in zip(lengths(attention_mask[:, 0, 0]), *states, strict=True):
+            parts = zip(*(x.split(of_row, dim=1) for x in row), strict=True)
+            found = [_document(part, causal, dropout, scale) for part in parts]
+            rows.append(found[0] if len(found) == 1 else torch.cat(found, dim=1))
     return torch.stack(rows).transpose(1, 2).contiguous(), None
+
+
+def _document(states: tuple[Tensor, ...], causal: bool, dropout: float, scale: float) -> Tensor:
+    """Attention within one document: query `[H, n, d]`, key, value `[G, n, d]` -> `[H, n, d]`."""
+    query, key, value = states
+    heads, n, dim = query.shape
+    groups = len(key)
+    if query.dtype != torch.bfloat16 or query.device.type != "cpu" or n > PRODUCTS_UP_TO:
+        return F.scaled_dot_product_attention(
+            query[None],
+            key[None],
+            value[None],
+            is_causal=causal,
+            dropout_p=dropout,
+            scale=scale,
+            enable_gqa=heads != groups,
+        )[0]
+    # The heads that share a key one under another.
+    query = query.reshape(groups, -1, dim)
+    hidden = query.new_zeros(n, n)
+    if causal:
+        hidden.fill_(float("-inf")).triu_(1)
+    scores = torch.baddbmm(hidden.repeat(heads // groups, 1), query, key.transpose(1, 2), alpha=scale)
+    shares = F.dropout(scores.softmax(-1), dropout) if dropout else scores.softmax(-1)
+    return torch.bmm(shares, value).view(heads, n, dim)
 
 
 AttentionInterface.register(DOCUMENTS, by_document)
@@ -67,25 +94,26 @@ def implementation(setting: str, device: torch.device, compiled: bool) -> str | 
     return {"flex": "flex_attention", "documents": DOCUMENTS}.get(setting)
 
 
-def mask(documents: np.ndarray, implementation: str, device: torch.device) -> Any:
+def mask(documents: np.ndarray, implementation: str, device: torch.device, causal: bool = True) -> Any:
     """What keeps the documents `[B, S]` apart in a trunk's attention: additive `[B, 1, S, S]`, a BlockMask for flex, or the
-    documents themselves, `[B, 1, 1, S]`, for `by_document`.
+    documents themselves, `[B, 1, 1, S]`, for `by_document`, which asks the trunk's layers whether it is causal.
     """
     if implementation == "flex_attention":
-        return block_mask(torch.from_numpy(documents).to(device))
+        return block_mask(torch.from_numpy(documents).to(device), causal)
     if implementation == DOCUMENTS:
         return torch.from_numpy(documents).to(device)[:, None, None]
-    seen = torch.from_numpy(may_attend(documents)).to(device)
+    seen = torch.from_numpy(may_attend(documents, causal)).to(device)
     # An additive mask is what every attention implementation takes.
     return torch.zeros(seen.shape, device=device).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
 
 
-def block_mask(documents: Tensor) -> Any:
+def block_mask(documents: Tensor, causal: bool = True) -> Any:
     """The documents `[B, S]` of packed rows as flex attention's BlockMask."""
     from torch.nn.attention.flex_attention import create_block_mask
 
     def visible(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return (q >= k) & (documents[b, q] == documents[b, k])
+        same = documents[b, q] == documents[b, k]
+        return (q >= k) & same if causal else same
 
     n_rows, n = documents.shape
     return create_block_mask(visible, n_rows, None, n, n, device=str(documents.device))

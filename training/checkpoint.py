@@ -208,4 +208,5 @@ def build(trunk: Any, layout: Layout, options: TrainOptions) -> HybridLM:
         keep_base=options.trunk_lr > 0,
         upsample=layout.upsample,
         latent_dim=layout.latent_dim,
+        causal=not layout.in_place,
     )

@@ -63,6 +63,7 @@ class Flops:
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         # Scores and their weighted sum: 2 products of 2 * width operations for a pair; the backward pass costs twice that.
         self.pair = 3 * 4 * config.num_attention_heads * head_dim * config.num_hidden_layers
+        self.causal = model.causal
         self.text = _products(model.text_kind_head)
         head = model.trunk.get_output_embeddings()
         self.token = _operations(head.weight)
@@ -85,7 +86,7 @@ class Flops:
     def step(self, batch: Batch) -> float:
         """Of a forward and a backward pass over a batch."""
         lengths = [np.unique(row[row != PADDING], return_counts=True)[1] for row in batch.documents]
-        pairs = sum(float((n * (n + 1) / 2).sum()) for n in lengths)
+        pairs = sum(float((n * (n + 1) / 2 if self.causal else n * n).sum()) for n in lengths)
         learnt = batch.labels != IGNORE
         text = batch.labels[..., 0][learnt[..., 0]]
         token = (batch.inputs[..., 0] >= 0) & (batch.inputs[..., 0] < self.vocab_size)

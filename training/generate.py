@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from transformers import DynamicCache
 
 from schemas.errors import UserError
 from training.checkpoint import Checkpoint
+from training.filling import check_filler, fill
 from training.layouts import Example
 from training.layouts.base import Prompt
 from training.model import HybridLM
@@ -169,22 +170,29 @@ def generate(
     prefix: dict[str, Any] | None = None,
     max_s: float = 8.0,
     sampling: Sampling | None = None,
+    filler: Checkpoint | None = None,
 ) -> Generation:
     """Continue a prompt.
 
     Args:
         text: words to say first. prefix: a row of the reader with what the layout needs (`layout.columns`), said before `text`.
         max_s: seconds at the most, the prefix included. sampling: the same seed gives the same on the same machine.
+        filler: a model of layout valle-nar, which says the codebooks that are left; `codes` are then of all, and `inputs` those of
+            the first model. Such a model alone fills a row, of which it takes the first codebook as it is.
 
-    Raises UserError where `prefix` lacks the layout's stream.
+    Raises UserError where `prefix` lacks the layout's stream, or the filler is of other codes.
     """
     layout = checkpoint.layout
+    if filler:
+        check_filler(filler, checkpoint)
     words = checkpoint.text.encode(text.split())
     example = _example(checkpoint, prefix)
     silent = np.full(len(words), np.inf)
     example.words = example.words + words
     example.starts_s, example.ends_s = (np.concatenate([at, silent]) for at in (example.starts_s, example.ends_s))
     prompt = layout.prompt(example, max_s)
+    if layout.in_place:
+        return _filled(checkpoint, example)
     sampler = _Sampler(checkpoint.model, sampling or Sampling(), prompt)
     with _one_thread():
         while sampler.next():
@@ -193,8 +201,23 @@ def generate(
     said, codes, units = layout.undo(inputs)
     if checkpoint.model.ctc:
         units = layout.units_of(checkpoint.model.read_units(inputs))
+    if filler:
+        spoken = checkpoint.text.decode(said)
+        given = _example(filler, prefix).codes if prefix else filler.layout.no_codes()
+        codes = fill(filler, filler.text.encode(spoken), codes, given[:, : codes.shape[1]])
     latents = layout.latents_of(inputs, np.stack(sampler.latents or [np.zeros(0, np.float32)]))
     return Generation(checkpoint.text.decode(said), codes, inputs, units, np.stack(sampler.marks), latents)
+
+
+def _filled(checkpoint: Checkpoint, example: Example) -> Generation:
+    """An example with all codebooks after the first as the model fills them, without a prompt."""
+    layout = checkpoint.layout
+    codes = fill(checkpoint, example.words, example.codes[:1], layout.no_codes())
+    laid = layout.apply(replace(example, codes=codes))
+    drawn = laid.labels >= 0
+    inputs = np.where(drawn, laid.labels, laid.inputs)
+    words, units = checkpoint.text.decode(example.words), np.zeros(0, dtype=np.int64)
+    return Generation(words, codes, inputs, units, drawn, np.zeros((0, 0), dtype=np.float32))
 
 
 @contextmanager

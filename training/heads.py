@@ -33,7 +33,9 @@ class NormalHead(nn.Module):
         self.log_variance = nn.Parameter(torch.zeros(dim))
         self.project = nn.Linear(dim, width)  # of a vector that comes in
         with torch.no_grad():
-            self.mean.weight.normal_(0, width**-0.5, generator=random)
+            # Hidden states differ in size by orders from trunk to trunk. With zeros the first distribution is that of normalised
+            # latents, whatever the state: mean 0, deviation 1.
+            self.mean.weight.zero_()
             self.project.weight.normal_(0, dim**-0.5, generator=random)
             self.mean.bias.zero_()
             self.project.bias.zero_()
@@ -73,7 +75,7 @@ class GaussianHead(NormalHead):
         self.register_buffer("codebooks", torch.zeros(len(sizes), sizes[0], options.dim))
 
     def load_codebooks(self, options: GaussianOptions, target_std: float) -> None:
-        """Take the codebooks from the file that the options name, and start `project` at the scale of the trunk's embedding.
+        """Take the codebooks from the options' file, start at their mean, and `project` at the scale of the trunk's embedding.
 
         Raises UserError where they are not those of the layout's stream.
         """
@@ -92,6 +94,8 @@ class GaussianHead(NormalHead):
             )
         with torch.no_grad():
             self.codebooks.copy_(found[: expected[0]])
+            # The mean and the deviation of a sum of codes that are all as likely, each whatever the others are.
+            self.mean.bias.copy_(self.codebooks.float().mean(1).sum(0))
             total = self.codebooks.float().var(1).sum(0).mean().sqrt()
             self.project.weight.mul_(target_std / total.clamp(min=1e-6))
 

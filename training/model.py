@@ -59,6 +59,7 @@ class HybridLM(nn.Module):
         keep_base: bool = True,
         upsample: int = 0,
         latent_dim: int = 0,
+        causal: bool = True,
     ) -> None:
         """
         Args:
@@ -68,12 +69,17 @@ class HybridLM(nn.Module):
             keep_base: the trunk will be trained, so that a copy of it has to be kept for that, where there is no LoRA.
             upsample: copies of each text token's state that the units are read off by CTC; 0 where they are rows' labels.
             latent_dim: dimensions of the layout's continuous latents; 0 where it has none.
+            causal: no position sees a later one; otherwise it sees its whole document (`Layout.in_place`).
         """
         super().__init__()
         self.trunk = trunk
         self.rows = tuple(rows)
         self.options = options or ModelOptions()
         self.text_weight, self.speech_weight, self.text_kl = text_weight, speech_weight, text_kl
+        self.causal = causal
+        for module in trunk.modules():
+            if hasattr(module, "is_causal"):
+                module.is_causal = causal
         table = trunk.get_input_embeddings().weight
         self.vocab_size, width = table.shape
         if rows[0].size != self.vocab_size:
@@ -173,7 +179,7 @@ class HybridLM(nn.Module):
         return self.hidden(
             torch.from_numpy(batch.inputs).to(device),
             None if latents is None else torch.from_numpy(latents).to(device),
-            attention_mask=mask(batch.documents, self.trunk.config._attn_implementation, device),
+            attention_mask=mask(batch.documents, self.trunk.config._attn_implementation, device, self.causal),
             position_ids=torch.from_numpy(batch.positions).to(device),
             use_cache=False,
         )

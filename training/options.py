@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from training.layouts import AnyLayoutOptions, TasteLayoutOptions
+from training.layouts import LAYOUTS, AnyLayoutOptions, TasteLayoutOptions
 from training.layouts.base import LayoutOptions, Options
 
 
@@ -255,6 +255,11 @@ class TrainOptions(Options):
             )
         if self.model.depth and isinstance(self.model.latent, GaussianOptions):
             raise ValueError("model.depth and model.latent.name=gaussian both predict the speech rows: choose one")
+        if LAYOUTS[type(self.layout)].in_place and (self.model.depth or self.model.latent or loss.text_kl or self.text):
+            raise ValueError(
+                f"layout {self.layout.name} predicts one codebook at a time and no text: leave out model.depth, model.latent, "
+                "loss.text_kl and text"
+            )
         if sum(source.share for source in self.text) >= 1:
             raise ValueError("the shares of train.text leave nothing for the corpora")
         return self

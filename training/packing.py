@@ -17,7 +17,7 @@ PADDING = -1
 
 @dataclass(frozen=True)
 class Piece:
-    """Positions `start..end` of a sequence: one document of a packed row."""
+    """Positions `start..end` of a sequence: a document of a packed row, or as many as the sequence has there."""
 
     sequence: Sequence
     start: int
@@ -117,9 +117,12 @@ class Batch:
 
 
 def pieces(sequence: Sequence, seq_len: int) -> list[Piece]:
-    """A sequence in pieces of at most `seq_len` positions. Every label is in exactly one of them."""
-    n = len(sequence.inputs)
-    return [Piece(sequence, start, min(start + seq_len, n)) for start in range(0, n, seq_len)]
+    """A sequence's documents in pieces of at most `seq_len` positions. Every label is in exactly one of them."""
+    return [
+        Piece(sequence, at, min(at + seq_len, end))
+        for start, end in sequence.bounds
+        for at in range(start, end, seq_len)
+    ]
 
 
 def pack(sequences: Sized[Sequence], seq_len: int) -> list[list[Piece]]:
@@ -161,14 +164,17 @@ def collate(rows: Sized[Sized[Piece]], seq_len: int) -> Batch:
         if any(piece.sequence.latent_noise is not None for row in rows for piece in row):
             batch.latent_noise = np.zeros_like(batch.latents)
     for b, row in enumerate(rows):
-        at = 0
-        for document, piece in enumerate(row):
+        at = document = 0
+        for piece in row:
             here, there = slice(at, at + len(piece)), slice(piece.start, piece.end)
             batch.inputs[b, here] = piece.sequence.inputs[there]
             batch.labels[b, here] = piece.sequence.labels[there]
             batch.weights[b, here] = piece.sequence.weights[there]
-            batch.documents[b, here] = document
-            batch.positions[b, here] = np.arange(len(piece))
+            places = np.arange(len(piece))
+            batch.documents[b, here], batch.positions[b, here] = document, places
+            if (own := piece.sequence.documents) is not None:
+                batch.documents[b, here] += own[there] - own[piece.start]
+                batch.positions[b, here] -= np.searchsorted(own[there], own[there])
             units = piece.sequence.ctc_targets
             # CTC takes an utterance whole: one that was cut is learnt as text.
             if units is not None and len(piece) == len(piece.sequence.inputs):
@@ -181,13 +187,14 @@ def collate(rows: Sized[Sized[Piece]], seq_len: int) -> Batch:
             if batch.latent_noise is not None and (noise := piece.sequence.latent_noise) is not None:
                 batch.latent_noise[b, here] = noise[there]
             at += len(piece)
+            document = int(batch.documents[b, at - 1]) + 1
     return batch
 
 
-def may_attend(documents: np.ndarray) -> np.ndarray:
-    """Bool `[B, S, S]`: whether position i may see position j: the same document, and not later. From `[B, S]`."""
-    n = documents.shape[1]
-    return (documents[:, :, None] == documents[:, None, :]) & np.tri(n, dtype=bool)
+def may_attend(documents: np.ndarray, causal: bool = True) -> np.ndarray:
+    """Bool `[B, S, S]`: whether position i may see position j: the same document, and, if causal, not later. From `[B, S]`."""
+    same: np.ndarray = documents[:, :, None] == documents[:, None, :]
+    return same & np.tri(documents.shape[1], dtype=bool) if causal else same
 
 
 def reweigh(batch: Batch, rows: Sized[Row], weights: Mapping[str, float]) -> Batch:

@@ -189,20 +189,50 @@ def _parquet_rows(path: Path, names: Collection[str]) -> Iterator[dict[str, Any]
         for group in range(file.num_row_groups):
             # On one thread: see pipeline.shards.read_parquet, whose note holds for every short-lived process.
             table = file.read_row_group(group, columns=present, use_threads=False)
-            columns = {n: table[n] if n in ARRAYS else table[n].to_pylist() for n in present}
-            for i in range(table.num_rows):
-                yield {n: _array(n, columns[n][i]) if n in ARRAYS else columns[n][i] for n in present}
+            columns = [_arrays(n, table[n]) if n in ARRAYS else table[n].to_pylist() for n in present]
+            for values in zip(*columns, strict=True):
+                yield dict(zip(present, values, strict=True))
 
 
-def _array(name: str, value: Any) -> np.ndarray | None:
-    """An Arrow list, or list of lists, as int64 (latents as float16). An empty list of lists is `[0, 0]`."""
-    if not value.is_valid:
-        return None
-    items = value.values
-    if name not in _MATRICES:
-        return np.asarray(items.to_numpy(zero_copy_only=False), dtype=np.int64)
-    flat = np.asarray(items.flatten().to_numpy(zero_copy_only=False), dtype=_dtype(name))
-    return flat.reshape(len(items), len(flat) // len(items) if len(items) else 0)
+def _arrays(name: str, column: pa.ChunkedArray) -> list[np.ndarray | None]:
+    """Arrow lists, or lists of lists, as int64 (latents as float16), one a row. An empty list of lists is `[0, 0]`.
+
+    From Arrow's buffers as they lie: its own conversion loads pandas, which takes longer than to read many a corpus, and goes row
+    by row.
+    """
+    found: list[np.ndarray | None] = []
+    for lists in column.chunks:
+        ends, matrix = _numbers(lists.offsets), name in _MATRICES
+        inner = _numbers(lists.values.offsets) if matrix else None
+        numbers = _numbers(lists.values.values if matrix else lists.values)
+        for there, start, end in zip(_valid(lists), ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+            if not there:
+                found.append(None)
+            elif inner is None:
+                found.append(numbers[start:end].astype(_dtype(name)))
+            else:
+                n = end - start
+                flat = numbers[inner[start] : inner[end]].astype(_dtype(name))
+                found.append(flat.reshape(n, len(flat) // n if n else 0))
+    return found
+
+
+def _numbers(values: pa.Array) -> np.ndarray:
+    """An Arrow array of numbers, none of them null."""
+    if not len(values):
+        return np.zeros(0, dtype=np.int64)
+    dtype = {"halffloat": "float16", "float": "float32", "double": "float64"}.get(str(values.type), str(values.type))
+    start = values.offset * np.dtype(dtype).itemsize
+    return np.frombuffer(values.buffers()[1], dtype=dtype, offset=start, count=len(values))
+
+
+def _valid(values: pa.Array) -> list[bool]:
+    """Which of an Arrow array's values are not null."""
+    bits = values.buffers()[0]
+    if bits is None:
+        return [True] * len(values)
+    valid = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")
+    return list(valid[values.offset : values.offset + len(values)] == 1)
 
 
 def _dtype(name: str) -> type[np.generic]:

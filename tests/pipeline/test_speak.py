@@ -172,3 +172,19 @@ def test_word_codes_of_a_tokenizer_that_is_not_here_cannot_be_heard(
     with pytest.raises(UserError, match="test-taste"):
         speak(tmp_path / "model", "yes", tmp_path / "out.wav")
     assert not (tmp_path / "out.wav").exists()
+
+
+def test_two_stages_speak_all_codebooks(spoken_model: Path, trunk: Path, tmp_path: Path) -> None:
+    """VALL-E: one model says the first codebook, another the further ones; the first alone has one codebook to be heard by."""
+    for layout in ({"name": "vall-e", "codebooks": 1}, {"name": "valle-nar"}):
+        options = TrainOptions.model_validate(SMALL | {"trunk": str(trunk), "steps": 3, "layout": layout})
+        assert run_train(options, [str(spoken_model.parent / "corpus")], str(tmp_path / str(layout["name"]))) == 0
+    heard = []
+    for fill in (None, tmp_path / "valle-nar"):
+        spoken = speak(tmp_path / "vall-e", "ask what", tmp_path / "said.wav", max_s=1.0, fill=fill)
+        samples, _ = soundfile.read(spoken.wav)
+        heard.append(samples)
+    assert len(heard[0]) == len(heard[1]) > 0
+    assert np.abs(heard[1] - heard[0]).max() > 0
+    with pytest.raises(UserError, match="has nothing to fill"):
+        speak(spoken_model, "ask", tmp_path / "no.wav", fill=spoken_model)

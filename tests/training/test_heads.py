@@ -1,5 +1,6 @@
 """What can be put around the trunk: fusion, depth transformers, heads for continuous targets, LoRA, the frozen trunk."""
 
+import math
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -16,12 +17,12 @@ from tests.training.conftest import CARDS
 from training import lora
 from training.checkpoint import build, load
 from training.generate import Sampling, generate
-from training.heads import FlowHead
+from training.heads import FlowHead, GaussianHead, NormalHead
 from training.layouts import CodecLayoutOptions, TasteLayoutOptions, make
 from training.layouts.base import IGNORE, NOTHING
 from training.loader import Loader, Position
 from training.model import HybridLM, load_trunk
-from training.options import TrainOptions
+from training.options import GaussianOptions, TrainOptions
 from training.packing import Batch, thin
 from training.reader import Corpus
 from training.text import load_text
@@ -175,9 +176,6 @@ def test_a_gaussian_head_learns_and_speaks_codes(
 
 
 def test_the_gaussian_loss_is_the_formula(write_corpus: Write, trunk: Path) -> None:
-    from training.heads import GaussianHead
-    from training.options import GaussianOptions
-
     head = GaussianHead(4, [8, 8], GaussianOptions(codebooks="", dim=3), torch.Generator().manual_seed(0))
     state, c, noise = torch.randn(3, 4), torch.randn(3, 3), torch.randn(3, 3)
     with torch.no_grad():
@@ -188,6 +186,33 @@ def test_the_gaussian_loss_is_the_formula(write_corpus: Write, trunk: Path) -> N
         mse = np.mean([float(mu[n, i] + (v[i] / 2).exp() * noise[n, i] - c[n, i]) ** 2 for i in range(3)])
         kl = 0.5 * np.mean([float(v[i].exp() + (mu[n, i] - c[n, i]) ** 2 - 1 - v[i]) for i in range(3)])
         assert float(found[n]) == pytest.approx(0.5 * mse + 0.5 * kl, rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.1, 60.0])
+def test_a_gaussian_head_begins_with_the_distribution_of_normalised_latents(scale: float) -> None:
+    """Whatever the size of the states: a negative log-likelihood of a unit Gaussian's entropy, and the loss that goes with it."""
+    random = torch.Generator().manual_seed(1)
+    head = NormalHead(64, 16, random)
+    states = scale * torch.randn(2000, 64, generator=random)
+    target, noise = torch.randn(2, 2000, 16, generator=random)
+    with torch.no_grad():
+        predicted = torch.distributions.Normal(head.mean(states), (0.5 * head.log_variance).exp())
+        assert float(-predicted.log_prob(target).mean()) == pytest.approx(
+            0.5 * math.log(2 * math.pi * math.e), abs=0.02
+        )
+        # Half of the squared difference of two unit Gaussians, 2, and a quarter of the square of one.
+        assert float(head.losses(states, target, noise).mean()) == pytest.approx(1.25, abs=0.03)
+        drawn = head.sample(states, random)
+    assert float(drawn.std()) == pytest.approx(1.0, abs=0.02)
+
+
+def test_a_gaussian_head_begins_at_the_codes_mean(codebooks: Path) -> None:
+    options = GaussianOptions(codebooks=str(codebooks), tensor="rvq", dim=6)
+    head = GaussianHead(4, [16, 16], options, torch.Generator().manual_seed(0))
+    head.load_codebooks(options, 1.0)
+    ids = torch.cartesian_prod(torch.arange(16), torch.arange(16))
+    vectors = head.vectors(ids, torch.ones_like(ids, dtype=torch.bool))
+    torch.testing.assert_close(head.mean(torch.randn(1, 4))[0], vectors.mean(0))
 
 
 def test_a_flow_head_learns_where_latents_are(write_corpus: Write, trunk: Path) -> None:

@@ -2,16 +2,21 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from schemas import Commit
 from tests.training.conftest import CARDS
-from training.reader import Corpus, CorpusError
+from training.reader import Corpus, CorpusError, _arrays
 
 Write = Callable[..., Path]
 
@@ -37,6 +42,39 @@ def test_rows_come_back_as_they_were_written(write_corpus: Write) -> None:
         assert row["taste_latents"].dtype == np.float16
         assert np.array_equal(row["taste_latents"], np.outer(lengths, [0.1, -0.25, 3.0]).astype(np.float16))
         assert "audio" not in row
+
+
+@settings(deadline=None)
+@given(
+    rows=st.lists(
+        st.none() | st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 60000)), min_size=1, max_size=8
+    ),
+    cut=st.integers(0, 7),
+)
+def test_arrays_are_what_arrow_holds(rows: list[tuple[int, int, int] | None], cut: int) -> None:
+    """Lists and lists of lists, nulls and empty ones among them, in several chunks, the second of which begins within an array."""
+    made = [None if row is None else (np.arange(row[0] * row[1]) + row[2]).reshape(row[:2]) for row in rows]
+    matrices = pa.array([m if m is None else m.tolist() for m in made], pa.list_(pa.list_(pa.uint16())))
+    lists = pa.array([m if m is None else m.ravel().tolist() for m in made], pa.list_(pa.uint16()))
+    halves = pa.array(
+        [m if m is None else [r.astype(np.float16) for r in m] for m in made], pa.list_(pa.list_(pa.float16()))
+    )
+    for name, column in (("codec_codes", matrices), ("units", lists), ("codec_latents", halves)):
+        found = _arrays(name, pa.chunked_array([column.slice(0, cut), column.slice(cut)]))
+        for ours, theirs in zip(found, made, strict=True):
+            if theirs is None or ours is None:
+                assert ours is theirs is None
+                continue
+            assert ours.dtype == (np.float16 if name == "codec_latents" else np.int64)
+            expected = theirs.ravel() if name == "units" else theirs if len(theirs) else np.zeros((0, 0))
+            np.testing.assert_array_equal(ours, expected.astype(ours.dtype))
+
+
+def test_reading_does_without_pandas(write_corpus: Write) -> None:
+    """To load it takes longer than to read many a corpus."""
+    code = "import sys; from training.reader import Corpus; print(len(list(Corpus(sys.argv[1]).rows())), 'pandas' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code, str(write_corpus())], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["30", "False"]
 
 
 def test_tar_and_parquet_give_the_same_rows(write_corpus: Write) -> None:

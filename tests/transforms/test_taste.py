@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from schemas import Block, Reason, Utterance, Word
 from tests.conftest import Clip
-from transforms.taste.aggregator import Aggregator, encoder_states, word_mean
+from transforms.taste.aggregator import Aggregator, _look, _when, encoder_states, word_mean
 from transforms.taste.examples import build, collate, split
 from transforms.taste.fit import FitTasteOptions, Trainer, fit_taste, voice
 from transforms.taste.model import TasteTokenizer, WrongTokenizer, load, read_card, save
@@ -31,7 +31,7 @@ def whisper(shared):
 
 @pytest.fixture(scope="module")
 def model(whisper) -> TasteTokenizer:
-    return TasteTokenizer(whisper, levels=3, size=16, code_dim=32).eval()
+    return TasteTokenizer(whisper, levels=3, size=16, code_dim=32, timed=True).eval()
 
 
 def utterance(clip: Clip, text: str | None = None) -> Utterance:
@@ -123,6 +123,39 @@ def test_with_all_layers_and_whispers_own_values_it_is_whispers_decoder(whisper,
     torch.testing.assert_close(mine @ whisper.decoder.token_embedding.weight.T, logits, atol=1e-3, rtol=1e-3)
 
 
+def test_where_a_head_looks_is_told_in_frames() -> None:
+    from whisper.model import MultiHeadAttention
+
+    attention = MultiHeadAttention(16, 2)
+    with torch.no_grad():
+        for layer in (attention.query, attention.key):
+            layer.weight.copy_(10 * torch.eye(16))
+        attention.query.bias.zero_()
+    # Frame t has its mark in both heads; a token that bears it looks there alone, and one that bears none looks everywhere.
+    marks = torch.eye(8).repeat(1, 2)
+    keys, mask = marks[None], torch.ones(1, 1, 1, 8, dtype=torch.bool)
+    with torch.no_grad():
+        mean, deviation = _look(attention, torch.stack([marks[2], marks[7], torch.zeros(16)])[None], keys, mask)
+        padded = _look(attention, torch.zeros(1, 1, 16), keys, torch.arange(8) < 5)
+    torch.testing.assert_close(mean[0], torch.tensor([[2.0, 2], [7, 7], [3.5, 3.5]]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(deviation[0, 2], torch.full((2,), (63 / 12) ** 0.5), atol=1e-3, rtol=0)
+    assert deviation[0, :2].max() < 0.05
+    torch.testing.assert_close(padded[:, 0, 0, 0], torch.tensor([2.0, 2**0.5]), atol=1e-3, rtol=0)
+    when = _when([torch.stack([mean, deviation])])
+    torch.testing.assert_close(when[0, :, 0].expm1(), torch.tensor([2.0, 5, 1 / 4.5 - 1]), atol=1e-2, rtol=0)
+
+
+def test_without_the_times_of_its_looks_it_is_the_papers(whisper, speech) -> None:
+    timed, paper = (TasteTokenizer(whisper, timed=timed) for timed in (True, False))
+    assert set(timed.fitted()) - set(paper.fitted()) == {"aggregator.when.weight", "aggregator.when.bias"}
+    with torch.no_grad():
+        timed.aggregator.when.weight.zero_()
+        timed.aggregator.when.bias.zero_()
+    keys, values = paper.states(speech[0].samples)
+    given = paper.prefix("en"), torch.tensor([[400, 3431]]), keys[None], values[None], torch.ones(1, len(keys)) > 0
+    assert torch.equal(timed.aggregator(*given), paper.aggregator(*given))
+
+
 def test_word_mean_is_the_mean_over_each_words_subwords() -> None:
     vectors = torch.tensor([[1.0], [2.0], [4.0], [6.0], [8.0]])
     assert word_mean(vectors, torch.tensor([0, 1, 1, 1, 2]), 3).tolist() == [[1.0], [4.0], [8.0]]
@@ -130,7 +163,7 @@ def test_word_mean_is_the_mean_over_each_words_subwords() -> None:
 
 def test_padding_a_batch_changes_no_word(model, with_units, tmp_path) -> None:
     examples = build(with_units[:3], model, "en", voice(None), print)
-    trainer = Trainer(model, options(tmp_path), 8.0, 1)
+    trainer = Trainer(model, options(tmp_path), 1)
     with torch.no_grad():
         together = trainer.word_vectors(collate(examples))
         alone = torch.cat([trainer.word_vectors(collate([e])) for e in examples])

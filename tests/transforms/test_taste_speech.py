@@ -1,91 +1,108 @@
-"""TASTE's decoder: runs and words of units, one step at a time as all at once, and real speech said again."""
+"""TASTE's decoder: lengths that add up, a batch as one by one, and real speech said again."""
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.utils.rnn import pad_sequence
 
 from schemas.errors import UserError
 from tests.conftest import Clip
-from transforms.taste.decoder import MAX_RUN, Fused, Phones, SpeechDecoder, Spoken
-from transforms.taste.examples import shorter_runs, word_ends
+from transforms.taste.decoder import Fused, Phones, SpeechDecoder
 from transforms.taste.fit_sound import frame_words
 from transforms.taste.phones import SYMBOLS, PhoneReader
 from transforms.taste.sound import SoundNetwork, load_sound, mel_frames, save_sound
-from transforms.taste.speech import Drawing, Speech, write_units
+from transforms.taste.speech import Speech
 
-RUNS = st.lists(st.integers(1, 70), min_size=1, max_size=40)
-
-
-@given(RUNS)
-def test_shorter_runs_are_the_same_frames(runs: list[int]) -> None:
-    units = np.arange(len(runs))
-    shorter, lengths = shorter_runs(units, np.array(runs))
-    assert lengths.min() >= 1
-    assert lengths.max() <= MAX_RUN
-    assert np.repeat(shorter, lengths).tolist() == np.repeat(units, runs).tolist()
-
-
-@given(RUNS, st.lists(st.floats(0, 30), min_size=1, max_size=40))
-def test_every_word_has_units_and_every_unit_a_word(runs: list[int], starts: list[float]) -> None:
-    starts = sorted(starts)
-    if len(starts) > len(runs):
-        with pytest.raises(ValueError, match="units for"):
-            word_ends(np.array(runs), starts)
-        return
-    ends = word_ends(np.array(runs), starts)
-    assert (np.diff(ends, prepend=0) > 0).all()
-    assert ends[-1] == len(runs)
+SPACE = SYMBOLS.index(" ")
 
 
 def test_a_word_lasts_until_the_next_begins() -> None:
-    # Frames of 20 ms in runs of 1, 4, 5: the second word begins at 0.1 s, between the second run and the third.
-    assert word_ends(np.array([1, 4, 5]), [0.0, 0.1]).tolist() == [2, 3]
-    assert frame_words([0.0, 0.1], 10).tolist() == [0] * 5 + [1] * 5
+    assert frame_words([0.06, 0.1], 10).tolist() == [0] * 5 + [1] * 5
+    assert frame_words([0.5], 3).tolist() == [0] * 3
 
 
-def small_decoder() -> tuple[SpeechDecoder, Fused]:
-    """A decoder, and what it reads of two words with codes: one of one phone, one of two."""
+@pytest.fixture(scope="module")
+def decoder() -> SpeechDecoder:
     torch.manual_seed(0)
-    decoder = SpeechDecoder(32, 20, dim=64, layers=2, speaker_dim=8).eval()
-    phones = Phones(torch.tensor([[3, 9, 4]]), torch.ones(1, 3, dtype=torch.bool), torch.tensor([0, 1, 1]))
+    return SpeechDecoder(32, 20, dim=64, blocks=2, speaker_dim=8).eval()
+
+
+def read(words: list[list[int]], first_word: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Phones of each word -> ids and words with boundaries, as the reader gives them."""
+    ids = [SPACE] + [i for word in words for i in (*word, SPACE)]
+    of_word = [0] + [w for w, word in enumerate(words) for _ in range(len(word) + 1)]
+    return torch.tensor(ids), torch.tensor(of_word) + first_word
+
+
+def fuse(decoder: SpeechDecoder, utterances: list[list[list[int]]], seed: int = 0) -> Fused:
+    """What is read of utterances of words of phones, whose text, codes and voices follow from `seed`, one word after the other."""
+    first = np.cumsum([0] + [len(words) for words in utterances])
+    made = [read(words, int(at)) for words, at in zip(utterances, first[:-1], strict=True)]
+    ids = pad_sequence([i for i, _ in made], batch_first=True)
+    valid = pad_sequence([torch.ones_like(i, dtype=torch.bool) for i, _ in made], batch_first=True)
+    drawn = torch.Generator().manual_seed(seed)
+    text, codes = torch.randn(2, int(first[-1]), 32, generator=drawn)
+    voices = torch.randn(len(utterances), 8, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        return decoder, decoder.fuse(torch.randn(2, 32), torch.randn(2, 32), phones, torch.randn(1, 8))
+        return decoder.fuse(text, codes, Phones(ids, valid, torch.cat([w for _, w in made])), voices)
 
 
-def test_one_unit_at_a_time_predicts_what_all_at_once_does() -> None:
-    decoder, fused = small_decoder()
-    spoken = Spoken(*(torch.tensor([x]) for x in ([3, 7, 7], [2, 16, 1], [0, 0, 1], [0, 2, 0], [18, 16, 1])))
+WORDS = st.lists(st.lists(st.integers(1, 39), min_size=1, max_size=7), min_size=1, max_size=6)
+
+
+@settings(deadline=None)
+@given(WORDS, st.integers(0, 9))
+def test_phones_share_what_their_word_lasts(decoder: SpeechDecoder, words: list[list[int]], seed: int) -> None:
+    fused = fuse(decoder, [words], seed)
+    wanted = torch.randint(1, 150, (len(words),), generator=torch.Generator().manual_seed(seed))
+    fused = fused._replace(log_frames=wanted.float().log())
+    torch.testing.assert_close(torch.zeros(len(words)).index_add(0, fused.words, fused.shares), torch.ones(len(words)))
+    frames = decoder.lengths(fused, 100)
+    assert frames.min() >= 0
+    said = ~fused.boundary
+    assert torch.equal(
+        torch.zeros(len(words), dtype=torch.long).index_add(0, fused.words[said], frames[said]), wanted.clamp(max=100)
+    )
+
+
+def test_a_batch_is_what_each_would_be_alone(decoder: SpeechDecoder) -> None:
+    utterances = [[[3, 4], [5]], [[6, 7, 8]]]
+    together = fuse(decoder, utterances)
+    frames = torch.tensor([2, 5, 1, 0, 9, 4, 1, 3, 3, 30, 0])
     with torch.no_grad():
-        together = decoder(fused, spoken)
-        cache: list = []
-        decoder.start(fused, cache)
-        before = decoder.first()
-        for at in range(3):
-            unit, run, word, elapsed, left = (int(x[0, at]) for x in spoken)
-            state = decoder.step(before, at, fused.words[word], elapsed, left, cache)
-            torch.testing.assert_close(decoder.unit_out(state), together.units[0, at], atol=1e-4, rtol=1e-4)
-            torch.testing.assert_close(decoder.run_logits(state, unit), together.runs[0, at], atol=1e-4, rtol=1e-4)
-            before = decoder.said(unit, run)
+        both = decoder(together, frames)
+    assert both.shape == (2, 37, 20)
+    alone = Fused(
+        together.states[:6], together.counts[:1], together.words[:6], together.boundary[:6], together.log_frames[:2],
+        together.shares[:6], together.log_pauses[:6],
+    )  # fmt: skip
+    with torch.no_grad():
+        torch.testing.assert_close(decoder(alone, frames[:6])[0], both[0, :21], atol=1e-5, rtol=1e-5)
 
 
-@given(st.lists(st.integers(1, 120), min_size=2, max_size=2), st.integers(0, 3))
-def test_each_word_lasts_as_long_as_was_told(lengths: list[int], seed: int) -> None:
-    decoder, fused = small_decoder()
-    told = fused._replace(log_frames=torch.tensor(lengths, dtype=torch.float32).log())
-    said = write_units(decoder, told, Drawing(seed=seed))
-    assert np.bincount(said.words, weights=said.runs).tolist() == lengths
-    assert said.runs.min() >= 1
-    assert said.runs.max() <= MAX_RUN
-    shorter = write_units(decoder, told, Drawing(seed=seed, max_word_s=0.4))
-    assert np.bincount(shorter.words, weights=shorter.runs).tolist() == [min(n, 20) for n in lengths]
+def test_padding_changes_no_phone(decoder: SpeechDecoder) -> None:
+    words, longer = [[3, 4], [5]], [[6, 7, 8], [9, 9, 9, 9], [1]]
+    alone, together = fuse(decoder, [words]), fuse(decoder, [words, longer])
+    assert together.counts.tolist() == [6, 12]
+    assert together.words.tolist()[:6] == alone.words.tolist()
+    text = torch.randn(5, 32)
+    ids = pad_sequence([read(words)[0], read(longer)[0]], batch_first=True)
+    with torch.no_grad():
+        one = decoder.fuse(text[:2], None, Phones(ids[:1, :6], ids[:1, :6] >= 0, read(words)[1]), torch.zeros(1, 8))
+        valid = torch.arange(12) < torch.tensor([[6], [12]])
+        of_word = torch.cat([read(words)[1], read(longer, 2)[1]])
+        two = decoder.fuse(text, None, Phones(ids, valid, of_word), torch.zeros(2, 8))
+    for name in ("states", "shares", "log_pauses"):
+        torch.testing.assert_close(getattr(two, name)[:6], getattr(one, name), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(two.log_frames[:2], one.log_frames, atol=1e-5, rtol=1e-4)
 
 
-def test_words_are_read_as_their_phones_and_the_stop_that_they_end_with() -> None:
+def test_words_are_read_as_their_phones_and_the_boundary_that_they_end_with() -> None:
     read = PhoneReader("en")(["Hello,", "3", "’", "cats.”"])
     said = [" ".join(SYMBOLS[i] for i in read.ids[read.word_ids == word]) for word in range(4)]
-    assert said == ["HH AH L OW ,", "TH R IY", "-", "K AE T S ."]
+    assert said == ["  HH AH L OW ,", "TH R IY  ", "-  ", "K AE T S ."]
     assert read.word_ids.tolist() == sorted(read.word_ids.tolist())
     unknown = PhoneReader("en")(["blixtrope"])
     assert len(unknown.ids) > 5
@@ -105,7 +122,9 @@ def test_a_sentence_is_said_again_every_word_of_it(embedded: Speech, speech: lis
     said = embedded.say(text, codes, voice)
     assert np.unique(said.words).tolist() == list(range(len(codes)))
     assert (np.diff(said.words) >= 0).all()
-    assert said.word_durations_s(6).sum() == pytest.approx(len(said.frames) / 50)
+    assert said.word_durations_s(6).sum() == pytest.approx(len(said.units) / 50)
+    assert np.array_equal(embedded.word_lengths_s(text, codes, voice), said.word_durations_s(6))
+    assert (embedded.word_lengths_s(text, codes, voice, pauses=False) <= said.word_durations_s(6)).all()
     again = embedded.say(text, codes, voice)
     assert np.array_equal(again.units, said.units)
     assert not np.array_equal(embedded.say(text, None, voice).units, said.units)
@@ -124,8 +143,25 @@ def test_the_speed_of_a_sentence_follows_its_codes(embedded: Speech) -> None:
     seconds = []
     for samples, rate_hz in read:
         codes = embedded.model.codes(resample(samples, rate_hz, 16000), text, "en")
-        seconds.append(np.mean([len(embedded.say(text, codes, voice, Drawing(seed=s)).frames) / 50 for s in range(3)]))
+        seconds.append(len(embedded.say(text, codes, voice).units) / 50)
     assert seconds[0] > 1.15 * seconds[1]
+
+
+def test_what_is_said_of_a_reader_who_is_in_no_data_is_understood(embedded: Speech, speech: list[Clip]) -> None:
+    from jiwer import wer
+
+    from schemas import Utterance
+    from transforms.normalize import normalize
+    from transforms.resample import resample
+    from transforms.whisper_model import load_whisper
+
+    clip = min(speech, key=lambda clip: len(clip.samples))
+    voice = embedded.voice(Utterance("clip", -1, 0, len(clip.samples), clip.samples, clip.rate_hz))
+    codes = embedded.model.codes(clip.samples, clip.text, "en")
+    for some in (codes, None):
+        said = embedded.samples(embedded.say(clip.text, some, voice), some, voice)
+        heard = load_whisper("whisper-tiny").transcribe(resample(said, embedded.rate_hz, 16000), language="en")
+        assert wer(normalize(clip.text, "en"), normalize(heard["text"], "en")) < 0.5
 
 
 def test_units_become_sound_of_their_length(embedded: Speech, speech: list[Clip]) -> None:
@@ -134,7 +170,7 @@ def test_units_become_sound_of_their_length(embedded: Speech, speech: list[Clip]
     voice = embedded.decoder.voice.numpy()
     said = embedded.say(text, None, voice)
     samples = embedded.samples(said, None, voice)
-    assert len(samples) == 256 * mel_frames(len(said.frames))
+    assert len(samples) == 256 * mel_frames(len(said.units))
     assert 0.01 < np.abs(samples).max() <= 1
 
 

@@ -16,6 +16,7 @@ from training.layouts.interleave import InterleaveLayout, InterleaveLayoutOption
 from training.layouts.latents import LatentsLayout, LatentsLayoutOptions
 from training.layouts.merged import merged
 from training.layouts.moshi import MoshiLayout, MoshiLayoutOptions
+from training.layouts.nar import NarLayout, NarLayoutOptions
 from training.layouts.orders import DelayLayout, DelayLayoutOptions, FlatLayout, FlatLayoutOptions
 from training.layouts.pairs import AudioLMLayout, AudioLMLayoutOptions, StepLayout, StepLayoutOptions
 from training.layouts.plain import TextLayout, TextLayoutOptions, UnitsLayout, UnitsLayoutOptions
@@ -42,6 +43,7 @@ AnyLayoutOptions = (
     | CsmLayoutOptions
     | DelayLayoutOptions
     | FlatLayoutOptions
+    | NarLayoutOptions
     | AudioLMLayoutOptions
     | LatentsLayoutOptions
 )
@@ -65,6 +67,7 @@ LAYOUTS: dict[type[LayoutOptions], type[Layout]] = {
     CsmLayoutOptions: CsmLayout,
     DelayLayoutOptions: DelayLayout,
     FlatLayoutOptions: FlatLayout,
+    NarLayoutOptions: NarLayout,
     AudioLMLayoutOptions: AudioLMLayout,
     LatentsLayoutOptions: LatentsLayout,
 }

@@ -5,7 +5,8 @@ a position's ids and predicts, from the positions up to and with it, the id that
 
     labels[p, r] is inputs[p + 1, r], or IGNORE where nothing is to be learnt there
 
-so that a layout leaks nothing, and what is sampled can be fed back as it is.
+so that a layout leaks nothing, and what is sampled can be fed back as it is. A layout that is `in_place` predicts ids at their own
+positions instead, from all the rest of their document, and leaves them out of the inputs.
 
 A layout of one stream (text and units in turn) has rows too: a position holds an id of one of them and NOTHING in the others, so
 that each label is predicted among the ids of its own row. What switches from one to the other is a special of the row that says
@@ -15,6 +16,7 @@ it.
 import abc
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -160,6 +162,7 @@ class Sequence:
         ctc_targets: int64 `[U]`, where units are to be learnt by CTC from the text positions' states (LLaMA-Omni), else None.
         latents, latent_labels: float32 `[S, d]`, NaN where there is none: continuous inputs, and those to be predicted.
         latent_noise: float32 `[S, d]`, deviation of each input, to be drawn anew whenever it is learnt from; None where it is 0.
+        documents: int64 `[S]`, ascending from 0, where it is several documents, none of which sees another; else None.
     """
 
     inputs: np.ndarray
@@ -173,6 +176,15 @@ class Sequence:
     latents: np.ndarray | None = None
     latent_labels: np.ndarray | None = None
     latent_noise: np.ndarray | None = None
+    documents: np.ndarray | None = None
+
+    @property
+    def bounds(self) -> list[tuple[int, int]]:
+        """Where each of its documents begins and ends."""
+        if self.documents is None:
+            return [(0, len(self.inputs))]
+        edges = np.searchsorted(self.documents, np.arange(self.documents[-1] + 2)).tolist()
+        return list(pairwise(edges))
 
     @property
     def modality(self) -> np.ndarray:
@@ -193,6 +205,8 @@ class Layout(abc.ABC):
     text_marks: ClassVar[tuple[str, str]] = ("bos", "eos")
     """The specials of the text row before and after a text that nobody speaks."""
     rows: tuple[Row, ...]
+    in_place: ClassVar[bool] = False
+    """Labels stand at the positions of what they are, and each position sees all of its document."""
     upsample: int = 0
     """Copies of a text token's state that a CTC decoder reads the units off; 0 where there is none."""
     latent_dim: int = 0

@@ -12,12 +12,16 @@ def cells(layout: Layout, laid: Sequence, written: Callable[[int], str]) -> list
 
     An id that is not learnt is in brackets, NOTHING is a dot. Of a latent, the first number.
     """
-    given = np.ones(laid.inputs.shape, dtype=bool)
-    given[1:] = laid.labels[:-1] == IGNORE
+    ids, given = laid.inputs, np.ones(laid.inputs.shape, dtype=bool)
+    if layout.in_place:
+        given = laid.labels == IGNORE
+        ids = np.where(given, ids, laid.labels)
+    else:
+        given[1:] = laid.labels[:-1] == IGNORE
     table = []
     for r, row in enumerate(layout.rows):
         line = []
-        for i, is_given in zip(laid.inputs[:, r].tolist(), given[:, r], strict=True):
+        for i, is_given in zip(ids[:, r].tolist(), given[:, r], strict=True):
             if i == NOTHING:
                 line.append(".")
                 continue

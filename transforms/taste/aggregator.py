@@ -61,12 +61,14 @@ class Aggregator(nn.Module):
 
     mask: Tensor
 
-    def __init__(self, whisper: "Whisper", layers: Sequence[int] = (0, 1)) -> None:
+    def __init__(self, whisper: "Whisper", layers: Sequence[int] = (0, 1), timed: bool = False) -> None:
         """
         Args:
             layers: decoder layers to start from. In Whisper tiny each of the first two has a head that attends to the very
                 word whose token stands in the query (0.89 of its weight on LJSpeech); the heads of the last two, without
                 the layers before them, attend to nothing in particular.
+            timed: add to each vector when its heads look, and how widely. An attended mean of values hardly says how long it
+                was looked at, which is what the paper's tokenizer has learnt from 40,000 hours; docs/taste.md has what this adds.
         """
         super().__init__()
         decoder = whisper.decoder
@@ -80,6 +82,8 @@ class Aggregator(nn.Module):
             # The shallow states pass into the weighted sum as they are: the checkpoint's projection was made for the last layer's.
             nn.init.eye_(block.cross_attn.value.weight)
             nn.init.zeros_(block.cross_attn.value.bias)
+        heads = sum(block.cross_attn.n_head for block in self.blocks)
+        self.when = nn.Linear(2 * heads, self.embedding.embedding_dim) if timed else None
 
     @property
     def max_tokens(self) -> int:
@@ -99,12 +103,41 @@ class Aggregator(nn.Module):
         """
         tokens = torch.cat([prefix.expand(len(ids), -1), ids], dim=1)
         x = self.embedding(tokens) + self.positions[: tokens.shape[1]]
+        mask, looks = heard[:, None, None, :], []
         for block in self.blocks:
             normed = block.attn_ln(x)
             x = x + _attend(block.attn, normed, normed, normed, causal=True)
-            x = x + _attend(block.cross_attn, block.cross_attn_ln(x), keys, values, mask=heard[:, None, None, :])
+            asked = block.cross_attn_ln(x)
+            if self.when is not None:
+                looks.append(_look(block.cross_attn, asked, keys, mask))
+            x = x + _attend(block.cross_attn, asked, keys, values, mask=mask)
             x = x + block.mlp(block.mlp_ln(x))
-        return self.norm(x)[:, len(prefix) :]
+        x = self.norm(x)
+        if self.when is not None:
+            x = x + self.when(_when(looks))
+        return x[:, len(prefix) :]
+
+
+def _look(attention: "MultiHeadAttention", x: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+    """Mean and standard deviation, in frames, of where each head looks: `[B, N, D]`, `[B, T, D]` -> float32 `[2, B, N, heads]`."""
+    query, key = _heads(attention, attention.query(x)), _heads(attention, attention.key(keys))
+    # bfloat16 counts to 256 only.
+    with torch.autocast(x.device.type, enabled=False):
+        logits = query.float() @ key.float().transpose(-1, -2) / query.shape[-1] ** 0.5
+        weights = logits.masked_fill(~mask, -torch.inf).softmax(-1)
+        at = torch.arange(keys.shape[1], device=keys.device, dtype=torch.float32)
+        mean = weights @ at
+        variance = (weights * (at - mean[..., None]).square()).sum(-1)
+        # A head that looks at one frame alone has a square root without a slope.
+        return torch.stack([mean, (variance + 1e-3).sqrt()]).transpose(2, 3)
+
+
+def _when(looks: Sequence[Tensor]) -> Tensor:
+    """`[2, B, N, heads]` of each layer -> `[B, N, 2 heads]`: logarithms of the frames since where the token before looked, with
+    their sign, and of how widely this one does."""
+    mean, deviation = torch.cat(list(looks), dim=-1)
+    since = torch.diff(mean, dim=1, prepend=torch.zeros_like(mean[:, :1]))
+    return torch.cat([since.sign() * since.abs().log1p(), deviation.log1p()], dim=-1)
 
 
 def word_mean(vectors: Tensor, word_ids: Tensor, n_words: int) -> Tensor:
@@ -123,10 +156,12 @@ def _attend(
     causal: bool = False,
 ) -> Tensor:
     """Whisper's attention layer with keys and values from two places: `[B, N, D]`, `[B, T, D]` twice -> `[B, N, D]`."""
-
-    def heads(y: Tensor) -> Tensor:
-        return y.unflatten(-1, (attention.n_head, -1)).transpose(1, 2)
-
-    query, key, value = heads(attention.query(x)), heads(attention.key(keys)), heads(attention.value(values))
+    query, key = _heads(attention, attention.query(x)), _heads(attention, attention.key(keys))
+    value = _heads(attention, attention.value(values))
     mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
     return attention.out(mixed.transpose(1, 2).flatten(2))
+
+
+def _heads(attention: "MultiHeadAttention", y: Tensor) -> Tensor:
+    """`[B, S, D]` -> `[B, heads, S, d]`."""
+    return y.unflatten(-1, (attention.n_head, -1)).transpose(1, 2)

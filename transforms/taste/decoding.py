@@ -1,7 +1,7 @@
 """The two speech decoders as a fit sees them: a batch, its words' codes -> a loss, and how well the units were predicted.
 
-*compact*: `transforms.taste.decoder`, units with their lengths and words' lengths. *unit_lm*: `transforms.taste.unit_lm`, the
-paper's, one unit a frame and an end.
+*compact*: `transforms.taste.decoder`, the unit of each frame and how long phones last. *unit_lm*: `transforms.taste.unit_lm`, the
+paper's, one unit after the other and an end.
 """
 
 from dataclasses import asdict, astuple, dataclass, replace
@@ -70,30 +70,28 @@ class Decoding(Protocol):
 class Compact:
     """The compact decoder."""
 
-    def __init__(self, dim_in: int, options: FitTasteOptions, units_per_phone: float, voice_dim: int) -> None:
-        self.network = SpeechDecoder(
-            dim_in,
-            options.n_units,
-            units_per_phone=units_per_phone,
-            speaker_dim=voice_dim,
-            dropout=options.dropout,
-            history_dropout=options.history_dropout,
-        )
+    def __init__(self, dim_in: int, options: FitTasteOptions, voice_dim: int) -> None:
+        self.network = SpeechDecoder(dim_in, options.n_units, speaker_dim=voice_dim, dropout=options.dropout)
         self.shape, self._length_weight = self.network.shape, options.length_weight
 
     def __call__(
         self, batch: ex.Batch, embedding: nn.Module, codes: Tensor | None, coded: Tensor | None
     ) -> tuple[Tensor, Scores]:
-        """The loss is that of units, run lengths and words' lengths."""
+        """The loss is that of units, and of the lengths of words, of phones in them, and of pauses."""
         text = word_mean(embedding(batch.ids[batch.valid]).float(), batch.word_ids, batch.n_words)
         fused = self.network.fuse(text, codes, batch.phones, batch.voices, coded)
-        units, runs = self.network(fused, batch.spoken)
-        there = torch.arange(units.shape[1], device=units.device) < batch.lengths[:, None]
-        units, target, log_frames = units[there].float(), batch.spoken.units[there], fused.log_frames.float()
-        loss = F.cross_entropy(units, target)
-        loss = loss + F.cross_entropy(runs[there].float(), batch.spoken.runs[there] - 1)
-        loss = loss + self._length_weight * F.l1_loss(log_frames, batch.frames.log())
-        near = (log_frames.detach().exp().round() - batch.frames).abs() <= 0.05 * FRAME_HZ
+        logits = self.network(fused, batch.frames)
+        there = torch.arange(logits.shape[1], device=logits.device) < batch.lengths[:, None]
+        units, target = logits[there].float(), batch.units[there]
+        frames, said = batch.frames.float(), ~fused.boundary
+        words = fused.log_frames.new_zeros(batch.n_words).index_add(0, fused.words[said], frames[said])
+        lengths = F.l1_loss(fused.log_frames, words.log())
+        # The cross-entropy of which phone a frame of the word belongs to.
+        of_words = frames / words[fused.words]
+        lengths = lengths - (of_words * fused.shares.clamp(min=1e-9).log())[said].sum() / batch.n_words
+        lengths = lengths + F.l1_loss(fused.log_pauses[fused.boundary], frames[fused.boundary].log1p())
+        loss = F.cross_entropy(units, target) + self._length_weight * lengths
+        near = (fused.log_frames.detach().exp().round() - words).abs() <= 0.05 * FRAME_HZ
         return loss, replace(Scores.of(units.detach(), target), words=len(near), near=int(near.sum()))
 
 
@@ -112,9 +110,8 @@ class FullSize:
         latents = None if codes is None else _at_subwords(codes, batch)
         said = []
         for b, (n, m) in enumerate(zip(batch.valid.sum(1).tolist(), batch.lengths.tolist(), strict=True)):
-            units = torch.repeat_interleave(batch.spoken.units[b, :m], batch.spoken.runs[b, :m])
             heard = None if latents is None or (coded is not None and not coded[b]) else latents[b, :n]
-            said.append(Said(batch.ids[b, :n], heard, batch.voices[b], units))
+            said.append(Said(batch.ids[b, :n], heard, batch.voices[b], batch.units[b, :m]))
         sequences = self.network.sequences(said)
         learnt = sequences.targets != IGNORE
         logits, target = self.network(sequences)[learnt].float(), sequences.targets[learnt]

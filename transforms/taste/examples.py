@@ -1,7 +1,7 @@
 """Utterances as examples to fit on: text tokens, units in words, cached encoder states; split by speaker, batched by length."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,10 +11,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from schemas import Utterance
 from transforms.resample import resample
-from transforms.taste.aggregator import FRAME_HZ, RATE_HZ
-from transforms.taste.decoder import MAX_RUN, Phones, Spoken
+from transforms.taste.aggregator import RATE_HZ
+from transforms.taste.decoder import Phones
 from transforms.taste.model import TasteTokenizer
 from transforms.taste.phones import PhoneReader, Read
+from transforms.taste.timing import phone_frames, word_spans
 from transforms.taste.words import WordTokens
 
 
@@ -25,7 +26,8 @@ class Example:
     Attributes:
         id: of the utterance. speaker: what is kept together when some are held out. tokens: N subwords of W words.
         phones: of the same words.
-        units, runs: int64 `[M]`, runs of MAX_RUN at most. ends: int64 `[W]`, how many units there are up to each word's end.
+        units: int64 `[T]`, of each frame. times: float64 `[W, 2]`, when each word begins and ends, in seconds.
+        frames: int64 `[P]`, how many each phone lasts; all 0 until `timed`.
         voice: float32 `[S]`, an embedding of the speaker.
         keys, values: float16 `[T, D]`; 77 MB for each hour of audio and 384 of D, for each of the two.
     """
@@ -35,8 +37,8 @@ class Example:
     tokens: WordTokens
     phones: Read
     units: Tensor
-    runs: Tensor
-    ends: Tensor
+    times: Tensor
+    frames: Tensor
     voice: Tensor
     keys: Tensor
     values: Tensor
@@ -48,9 +50,9 @@ class Batch:
 
     Attributes:
         ids, valid: int64 and bool `[B, N]`. word_ids: int64, the word of each valid subword in row order, counted through the
-            batch. n_words: words in the batch. phones: of the same words. frames: float32 `[n_words]`, how long each lasts.
-        keys, values: float32 `[B, T, D]`. heard: bool `[B, T]`. spoken: `[B, M]` each. lengths: int64 `[B]`, units of each.
-        voices: float32 `[B, S]`.
+            batch. n_words: words in the batch. phones: of the same words. frames: int64, how many each valid phone lasts.
+        keys, values: float32 `[B, T, D]`. heard: bool `[B, T]`. units: int64 `[B, T]`, padded with 0. lengths: int64 `[B]`,
+            units of each. voices: float32 `[B, S]`.
     """
 
     ids: Tensor
@@ -62,15 +64,14 @@ class Batch:
     keys: Tensor
     values: Tensor
     heard: Tensor
-    spoken: Spoken
+    units: Tensor
     lengths: Tensor
     voices: Tensor
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
         moved = {k: v.to(device) for k, v in self.__dict__.items() if isinstance(v, Tensor)}
-        phones, spoken = (tuple(x.to(device) for x in part) for part in (self.phones, self.spoken))
-        return replace(self, phones=Phones(*phones), spoken=Spoken(*spoken), **moved)
+        return replace(self, phones=Phones(*(part.to(device) for part in self.phones)), **moved)
 
 
 Voice = Callable[[Utterance], np.ndarray]
@@ -97,8 +98,6 @@ def build(
                 raise ValueError("no words")
             if len(tokens.words) != len(utterance.words):
                 raise ValueError(f"{len(tokens.words)} words, but times of {len(utterance.words)}")
-            units, runs = shorter_runs(utterance.units, utterance.unit_run_lengths)
-            ends = word_ends(runs, [word.start_s for word in utterance.words])
             keys, values = model.states(resample(utterance.samples, utterance.rate_hz, RATE_HZ))
         except ValueError as error:
             say(f"left out {utterance.id} ({utterance.source}): {error}")
@@ -108,10 +107,10 @@ def build(
                 utterance.id,
                 str(utterance.given.get("speaker") or utterance.source),
                 tokens,
-                read(tokens.words),
-                torch.from_numpy(units),
-                torch.from_numpy(runs),
-                torch.from_numpy(ends),
+                phones := read(tokens.words),
+                torch.from_numpy(np.repeat(utterance.units.astype(np.int64), utterance.unit_run_lengths)),
+                torch.tensor([(word.start_s, word.end_s) for word in utterance.words], dtype=torch.float64),
+                torch.zeros(len(phones.ids), dtype=torch.long),
                 torch.from_numpy(voice(utterance)),
                 keys.half().cpu(),
                 values.half().cpu(),
@@ -122,35 +121,18 @@ def build(
     return examples
 
 
-def shorter_runs(units: np.ndarray, runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same frames with no run longer than MAX_RUN: a longer one becomes several of the same unit. int64 `[U]` -> `[M]` each."""
-    parts = -(-np.asarray(runs, dtype=np.int64) // MAX_RUN)
-    last = np.cumsum(parts) - 1
-    shortened = np.full(int(parts.sum()), MAX_RUN, dtype=np.int64)
-    shortened[last] = runs - (parts - 1) * MAX_RUN
-    return np.repeat(np.asarray(units, dtype=np.int64), parts), shortened
-
-
-def word_ends(runs: np.ndarray, starts_s: Sequence[float]) -> np.ndarray:
-    """How many units there are up to the end of each word, int64 `[W]`, rising; the last is M.
-
-    A word lasts until the next one begins, the pause between them included; what is before the first belongs to it. A unit
-    belongs to the word that its middle lies in, and every word gets one at least.
-
-    Args:
-        runs: int64 `[M]` frames. starts_s: W seconds at which the words begin.
-
-    Raises:
-        ValueError: fewer units than words.
-    """
-    n_units, n_words = len(runs), len(starts_s)
-    if n_units < n_words:
-        raise ValueError(f"{n_units} units for {n_words} words")
-    middles = (np.cumsum(runs) - runs / 2) / FRAME_HZ
-    ends = np.append(np.searchsorted(middles, starts_s[1:]), n_units).astype(np.int64)
-    at = np.arange(n_words)
-    ends = np.maximum.accumulate(np.maximum(ends, at + 1) - at) + at
-    return np.minimum(ends, n_units - n_words + 1 + at)
+def timed(examples: list[Example], n_units: int, say: Callable[[str], None]) -> list[Example]:
+    """The same with the frames of their phones (`transforms.taste.timing`). Those with fewer frames than words are left out, and
+    said."""
+    kept, spans = [], []
+    for e in examples:
+        try:
+            spans.append(word_spans(e.times[:, 0].tolist(), e.times[:, 1].tolist(), len(e.units)))
+            kept.append(e)
+        except ValueError as error:
+            say(f"left out {e.id}: {error}")
+    frames = phone_frames([e.units.numpy() for e in kept], [e.phones for e in kept], spans, n_units)
+    return [replace(e, frames=torch.from_numpy(f)) for e, f in zip(kept, frames, strict=True)]
 
 
 def split(examples: list[Example], heldout_share: float) -> tuple[list[Example], list[Example]]:
@@ -213,7 +195,6 @@ def collate(examples: list[Example]) -> Batch:
     def counted(word_ids: list[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.concatenate([ids + at for ids, at in zip(word_ids, first[:-1], strict=True)]))
 
-    parts = [_spoken(e, int(start)) for e, start in zip(examples, first[:-1], strict=True)]
     ids = [torch.from_numpy(e.tokens.ids) for e in examples]
     phones = [torch.from_numpy(e.phones.ids) for e in examples]
     return Batch(
@@ -226,26 +207,11 @@ def collate(examples: list[Example]) -> Batch:
             pad([torch.ones_like(row, dtype=torch.bool) for row in phones]),
             counted([e.phones.word_ids for e in examples]),
         ),
-        frames=torch.cat([_frames(e).float() for e in examples]),
+        frames=torch.cat([e.frames for e in examples]),
         keys=pad([e.keys.float() for e in examples]),
         values=pad([e.values.float() for e in examples]),
         heard=pad([torch.ones(len(e.keys), dtype=torch.bool) for e in examples]),
-        spoken=Spoken(*(pad(list(column)) for column in zip(*parts, strict=True))),
+        units=pad([e.units for e in examples]),
         lengths=torch.tensor([len(e.units) for e in examples]),
         voices=torch.stack([e.voice for e in examples]),
     )
-
-
-def _frames(example: Example) -> Tensor:
-    """How long each word lasts, int64 `[W]`."""
-    until = torch.cumsum(example.runs, 0)[example.ends - 1]
-    return torch.diff(until, prepend=until.new_zeros(1))
-
-
-def _spoken(example: Example, first_word: int) -> Spoken:
-    """One example's units, each int64 `[M]`."""
-    lengths = _frames(example)
-    words = torch.repeat_interleave(torch.diff(example.ends, prepend=example.ends.new_zeros(1)))
-    starts = torch.cumsum(example.runs, 0) - example.runs
-    elapsed = starts - (torch.cumsum(lengths, 0) - lengths)[words]
-    return Spoken(example.units, example.runs, words + first_word, elapsed, lengths[words] - elapsed)

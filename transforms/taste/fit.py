@@ -47,6 +47,7 @@ def fit_taste(utterances: Iterable[Utterance], options: FitTasteOptions, say: Ca
             whisper,
             layers=options.layers,
             value_layer=options.value_layer,
+            timed=options.timed,
             levels=options.levels,
             size=options.size,
             code_dim=options.code_dim,
@@ -72,11 +73,12 @@ def fit(
     model: TasteTokenizer, examples: list[ex.Example], options: FitTasteOptions, say: Callable[[str], None]
 ) -> Path:
     """`fit_taste` on examples whose encoder states are already there."""
+    if options.decoder == "compact":
+        examples = ex.timed(examples, options.n_units, say)
     train, heldout = ex.split(examples, options.heldout_share)
-    per_phone = sum(len(e.units) for e in train) / sum(len(e.phones.ids) for e in train)
-    trainer = Trainer(model, options, round(per_phone, 2), len(train[0].voice))
+    trainer = Trainer(model, options, len(train[0].voice))
     trainer.decoder.voice.copy_(F.normalize(torch.stack([e.voice for e in train]).mean(0), dim=0))
-    say(f"{len(train)} utterances to fit on, {len(heldout)} held out, {per_phone:.1f} units a phone")
+    say(f"{len(train)} utterances to fit on, {len(heldout)} held out")
     figures: dict[str, Any] = {"utterances": len(train), "heldout_utterances": len(heldout)}
     path = options.folder / f"{NAME}.fit"
     identity = progress.identity(options, examples, model.base_sha256)
@@ -184,7 +186,5 @@ def _write(trainer: Trainer, figures: dict[str, Any]) -> Path:
         options.folder / f"{DECODER}.safetensors",
         trainer.decoder.state_dict(),
         card | {"decoder": trainer.decoding.shape, "tokenizer_sha256": hash_path(path)},
-        # Of a unit it is only told how long it lasts; so the file stays below 10 MB.
-        narrow=("given_unit.weight",),
     )
     return path

@@ -15,10 +15,10 @@ from transforms.codec import melspec
 from transforms.options import Options
 from transforms.resample import resample
 from transforms.schedule import warm_cosine
-from transforms.taste.examples import word_ends
 from transforms.taste.fit import voice
 from transforms.taste.model import read_card
 from transforms.taste.sound import SoundNetwork, mel_frames, save_sound
+from transforms.taste.timing import word_spans
 from transforms.weights import locate
 
 _HELDOUT_EVERY = 20
@@ -136,13 +136,9 @@ def word_latents(codes: np.ndarray, codebooks: Tensor) -> Tensor:
 
 
 def frame_words(starts_s: list[float], n_frames: int) -> np.ndarray:
-    """The word of each unit frame, int64 `[T]`: as in fitting the decoder, a word lasts until the next one begins."""
-    return word_of_frames(word_ends(np.ones(n_frames, dtype=np.int64), starts_s))
-
-
-def word_of_frames(ends: np.ndarray) -> np.ndarray:
-    """`[W]` ends in frames -> the word of each frame, int64 `[T]`."""
-    return np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
+    """The word of each unit frame, int64 `[T]`: a word lasts until the next one begins, the first from the beginning."""
+    starts = word_spans(starts_s, starts_s, n_frames)[1:, 0]
+    return np.searchsorted(starts, np.arange(n_frames), side="right")
 
 
 def fit_clips(

@@ -5,7 +5,6 @@ that a file fitted on another checkpoint is refused instead of giving codes that
 """
 
 import json
-from collections.abc import Container
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,13 +56,14 @@ class TasteTokenizer(nn.Module):
         decay: float = 0.99,
         dropout: float = 0.5,
         padded: bool = False,
+        timed: bool = False,
     ) -> None:
         """
         Args:
             layers: decoder layers that the aggregator starts from.
             value_layer: number of encoder layers that the values have passed through.
             padded: hear a window of 30 s, silence behind the utterance, as the paper's tokenizer was fitted; otherwise the
-                utterance's own length.
+                utterance's own length. timed: of the aggregator.
             levels, size, code_dim: of the quantiser. decay, dropout: of the same, in fitting.
 
         Raises:
@@ -86,12 +86,14 @@ class TasteTokenizer(nn.Module):
         }
         if padded:
             self.shape["padded"] = True
+        if timed:
+            self.shape["timed"] = True
         self.dim = whisper.dims.n_audio_state
         self.base_sha256 = parameters_sha256(whisper)
         self.value_layer, self.padded = value_layer, padded
         self.is_multilingual, self.n_languages = whisper.is_multilingual, whisper.num_languages
         self.encoder = whisper.encoder
-        self.aggregator = Aggregator(whisper, layers)
+        self.aggregator = Aggregator(whisper, layers, timed)
         self.quantiser = ResidualVQ(self.dim, levels=levels, size=size, code_dim=code_dim, decay=decay, dropout=dropout)
         self.to(whisper.device)
 
@@ -156,13 +158,9 @@ class TasteTokenizer(nn.Module):
         return trained | {"quantiser.codebooks": self.quantiser.codebooks}
 
 
-def save(path: Path, tensors: dict[str, Tensor], card: dict[str, Any], narrow: Container[str] = ()) -> None:
-    """Write tensors as float16, those named in `narrow` in a byte a number (e4m3), with a JSON card in the header. The same
-    tensors and card give the same bytes."""
-    halves = {
-        name: tensor.detach().cpu().to(torch.float8_e4m3fn if name in narrow else torch.float16).contiguous()
-        for name, tensor in sorted(tensors.items())
-    }
+def save(path: Path, tensors: dict[str, Tensor], card: dict[str, Any]) -> None:
+    """Write tensors as float16 with a JSON card in the header. The same tensors and card give the same bytes."""
+    halves = {name: tensor.detach().cpu().half().contiguous() for name, tensor in sorted(tensors.items())}
     save_file(halves, path, metadata={_CARD: json.dumps(card, sort_keys=True)})
 
 

@@ -28,6 +28,8 @@ class FitTasteOptions(Options):
     """Decoder layers of the checkpoint that the aggregator starts from."""
     value_layer: int = 2
     """Encoder layers that the attended values have passed through."""
+    timed: bool = True
+    """Whether a word's vector also says when the aggregator's heads look, and how widely; the paper's does not."""
     levels: int = 4
     """Codes for each word."""
     size: int = 512
@@ -50,10 +52,8 @@ class FitTasteOptions(Options):
     """Share of words that keep only their first codes."""
     dropout: float = 0.2
     """Of the decoder's layers."""
-    history_dropout: float = 0.15
-    """Share of the units before that are hidden from the decoder, so that it heeds the text."""
     length_weight: float = 1.0
-    """Weight of the mean absolute error of the logarithm of words' lengths."""
+    """Weight of what is lost in telling lengths, beside the cross-entropy of units."""
     text_share: float = 0.15
     """Share of utterances whose codes are held back, so that the decoder can also read from the text alone."""
     speaker: str | None = "resemblyzer"

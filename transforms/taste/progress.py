@@ -18,7 +18,7 @@ def identity(options: FitTasteOptions, examples: list[Example], base_sha256: str
     digest = hashlib.sha256(json.dumps([told, base_sha256], sort_keys=True).encode())
     for e in examples:
         digest.update(f"{e.id} {e.tokens.ids.tolist()}\n".encode())
-        for tensor in (e.units, e.runs, e.ends, e.voice):
+        for tensor in (e.units, e.times, e.frames, e.voice):
             digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
 

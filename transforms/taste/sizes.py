@@ -8,8 +8,16 @@ from typing import Any
 from transforms.taste.unit_lm import UnitLMShape
 
 TOKENIZER: dict[str, dict[str, Any]] = {
-    "compact": {"layers": (0, 1), "value_layer": 2, "levels": 4, "size": 512, "code_dim": 128},
-    "full": {"layers": (0, 1), "value_layer": 6, "levels": 4, "size": 512, "code_dim": 256, "padded": True},
+    "compact": {"layers": (0, 1), "value_layer": 2, "levels": 4, "size": 512, "code_dim": 128, "timed": True},
+    "full": {
+        "layers": (0, 1),
+        "value_layer": 6,
+        "levels": 4,
+        "size": 512,
+        "code_dim": 256,
+        "padded": True,
+        "timed": False,
+    },
 }
 """Arguments of `TasteTokenizer` for each size."""
 

@@ -1,6 +1,5 @@
-"""Text and codes -> units with their durations, by the compact decoder, one unit after the other."""
+"""Text and codes -> units and sound, by the compact decoder."""
 
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -8,12 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from safetensors import safe_open
-from torch import Tensor
 
 from schemas import Utterance
 from transforms.codec import melspec
 from transforms.taste.aggregator import FRAME_HZ, word_mean
-from transforms.taste.blocks import Cache
 from transforms.taste.decoder import Fused, Phones, SpeechDecoder
 from transforms.taste.examples import Voice
 from transforms.taste.fit import voice
@@ -22,32 +19,20 @@ from transforms.taste.phones import PhoneReader
 from transforms.taste.sound import Sound, load_sound
 from transforms.weights import locate
 
+MAX_WORD_S = 3.0
+"""No word lasts longer, and no pause."""
+
 
 class Said(NamedTuple):
-    """units, runs, words: int64 `[M]`: unit, its frames of 20 ms, and the index of the word that it belongs to."""
+    """units, words: int64 `[T]`, for each frame of 20 ms its unit, and the index of the word that it belongs to: pauses to the
+    word before them, what is before the first word to that."""
 
     units: np.ndarray
-    runs: np.ndarray
     words: np.ndarray
-
-    @property
-    def frames(self) -> np.ndarray:
-        """int64 `[T]`: the unit of each frame."""
-        return np.repeat(self.units, self.runs)
 
     def word_durations_s(self, n_words: int) -> np.ndarray:
         """float64 `[W]`: seconds from the beginning of each word to that of the next."""
-        return np.bincount(self.words, weights=self.runs, minlength=n_words) / FRAME_HZ
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """How units are drawn: temperature 0 takes the likeliest. max_word_s: no word lasts longer."""
-
-    temperature: float = 0.7
-    top_k: int = 25
-    seed: int = 0
-    max_word_s: float = 3.0
+        return np.bincount(self.words, minlength=n_words) / FRAME_HZ
 
 
 class Speech:
@@ -124,23 +109,34 @@ class Speech:
         phones = Phones(ids[None], torch.ones(1, len(ids), dtype=torch.bool), of_word)
         return self.decoder.fuse(vectors, decoded, phones, torch.from_numpy(voice)[None])
 
-    def word_lengths_s(self, text: str, codes: np.ndarray | None, voice: np.ndarray) -> np.ndarray:
-        """float64 `[W]`: how long each word lasts when it is said so. See `fuse` for the arguments and errors."""
-        return np.array(word_frames(self.fuse(text, codes, voice), Drawing().max_word_s)) / FRAME_HZ
+    def word_lengths_s(
+        self, text: str, codes: np.ndarray | None, voice: np.ndarray, *, pauses: bool = True
+    ) -> np.ndarray:
+        """float64 `[W]`: how long each word lasts when it is said so, with the pause after it and without. See `fuse` for the
+        arguments and errors."""
+        fused = self.fuse(text, codes, voice)
+        frames = self.decoder.lengths(fused, round(MAX_WORD_S * FRAME_HZ)).numpy()
+        kept = np.ones(len(frames)) if pauses else ~fused.boundary.numpy()
+        return np.bincount(fused.words.numpy(), weights=frames * kept) / FRAME_HZ
 
-    def say(self, text: str, codes: np.ndarray | None, voice: np.ndarray, drawing: Drawing | None = None) -> Said:
-        """Units of the text, said as the codes have it. See `fuse` for the arguments and errors."""
-        return write_units(self.decoder, self.fuse(text, codes, voice), drawing or Drawing())
+    @torch.no_grad()
+    def say(self, text: str, codes: np.ndarray | None, voice: np.ndarray) -> Said:
+        """The likeliest units of the text, said as the codes have it. See `fuse` for the arguments and errors."""
+        fused = self.fuse(text, codes, voice)
+        frames = self.decoder.lengths(fused, round(MAX_WORD_S * FRAME_HZ))
+        units = self.decoder(fused, frames)[0].argmax(-1)
+        return Said(units.numpy(), torch.repeat_interleave(fused.words, frames).numpy())
 
     def samples(self, said: Said, codes: np.ndarray | None, voice: np.ndarray) -> np.ndarray:
         """The sound of units, float32 `[n]` at `rate_hz`. codes: those of the words, for pitch and loudness."""
         if self.sound is None:
             raise ValueError("no weights that make units sound")
-        words = np.repeat(said.words, said.runs)
-        latents = np.zeros((len(words), self.model.quantiser.codebooks.shape[-1]), dtype=np.float32)
+        latents = np.zeros((len(said.words), self.model.quantiser.codebooks.shape[-1]), dtype=np.float32)
         if codes is not None:
-            latents = self.model.quantiser.latent(torch.from_numpy(np.asarray(codes, dtype=np.int64))).numpy()[words]
-        return self.sound(said.frames, latents, voice)
+            latents = self.model.quantiser.latent(torch.from_numpy(np.asarray(codes, dtype=np.int64))).numpy()[
+                said.words
+            ]
+        return self.sound(said.units, latents, voice)
 
 
 def beside(path: Path, what: str) -> str:
@@ -173,37 +169,3 @@ def load_decoder(path: Path, tokenizer_sha256: str) -> SpeechDecoder:
             f"{path}: a speech decoder of another kind; fit it again with this version ({error})"
         ) from error
     return decoder.eval()
-
-
-def word_frames(fused: Fused, max_word_s: float) -> list[int]:
-    """How many frames of 20 ms each word lasts: one at least."""
-    frames: list[int] = fused.log_frames.exp().round().clamp(1, max_word_s * FRAME_HZ).long().tolist()
-    return frames
-
-
-@torch.no_grad()
-def write_units(decoder: SpeechDecoder, fused: Fused, drawing: Drawing) -> Said:
-    """Units for the fused prefix of one utterance, each word as long as is told. The same seed gives the same units."""
-    random = torch.Generator().manual_seed(drawing.seed)
-    cache: Cache = []
-    decoder.start(fused, cache)
-    before = decoder.first()
-    said: list[tuple[int, int, int]] = []
-    for word, length in enumerate(word_frames(fused, drawing.max_word_s)):
-        elapsed = 0
-        while left := length - elapsed:
-            state = decoder.step(before, len(said), fused.words[word], elapsed, left, cache)
-            unit = _draw(decoder.unit_out(state), drawing, random)
-            run = _draw(decoder.run_logits(state, unit)[:left], drawing, random) + 1
-            said.append((unit, run, word))
-            elapsed += run
-            before = decoder.said(unit, run)
-    return Said(*np.array(said, dtype=np.int64).reshape(-1, 3).T)
-
-
-def _draw(logits: Tensor, drawing: Drawing, random: torch.Generator) -> int:
-    if drawing.temperature == 0:
-        return int(logits.argmax())
-    best = logits.topk(min(drawing.top_k, len(logits)))
-    shares = (best.values.double() / drawing.temperature).softmax(-1)
-    return int(best.indices[torch.multinomial(shares, 1, generator=random)])

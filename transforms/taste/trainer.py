@@ -33,13 +33,13 @@ class Pass(NamedTuple):
 class Trainer:
     """The tokenizer, the decoder, and one step of each stage."""
 
-    def __init__(self, model: TasteTokenizer, options: FitTasteOptions, units_per_phone: float, voice_dim: int) -> None:
+    def __init__(self, model: TasteTokenizer, options: FitTasteOptions, voice_dim: int) -> None:
         self.model, self.options = model, options
         tokens = model.aggregator.embedding.num_embeddings
         self.decoding: Decoding = (
             FullSize(model.dim, tokens, options, voice_dim)
             if options.decoder == "unit_lm"
-            else Compact(model.dim, options, units_per_phone, voice_dim)
+            else Compact(model.dim, options, voice_dim)
         )
         self.decoder = self.decoding.network.to(model.device)
         self.generator = torch.Generator().manual_seed(options.seed)
@@ -101,7 +101,7 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, examples: list[ex.Example], mode: Mode) -> dict[str, Any]:
-        """Loss, top-1 and top-5 accuracy of the next unit; with codes, the share of each codebook in use too."""
+        """Loss, top-1 and top-5 accuracy of the units; with codes, the share of each codebook in use too."""
         self.model.eval()
         self.decoder.eval()
         passes = [self.predict(ex.collate(group), mode) for group in ex.batches(examples, self.options.batch)]

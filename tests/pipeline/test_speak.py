@@ -188,3 +188,17 @@ def test_two_stages_speak_all_codebooks(spoken_model: Path, trunk: Path, tmp_pat
     assert np.abs(heard[1] - heard[0]).max() > 0
     with pytest.raises(UserError, match="has nothing to fill"):
         speak(spoken_model, "ask", tmp_path / "no.wav", fill=spoken_model)
+
+
+def test_words_of_white_space_are_not_said(shared) -> None:
+    from pipeline.speak_taste import sound_of_words
+    from transforms.taste.speech import Speech
+
+    speech = Speech.load("antiphon-taste", "whisper-tiny")
+    codes = np.arange(16).reshape(4, 4)
+    odd, rate_hz = sound_of_words(speech, ["one", " \n", "tw\to", "three", "late"], codes)
+    even, _ = sound_of_words(speech, ["one", "two", "three"], codes[[0, 2, 3]])
+    np.testing.assert_array_equal(odd, even)
+    assert rate_hz == 22050
+    assert len(odd) > 0.2 * rate_hz
+    assert len(sound_of_words(speech, [" "], codes)[0]) == 0

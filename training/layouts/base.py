@@ -207,6 +207,8 @@ class Layout(abc.ABC):
     rows: tuple[Row, ...]
     in_place: ClassVar[bool] = False
     """Labels stand at the positions of what they are, and each position sees all of its document."""
+    n_codebooks: int = 0
+    """Codebooks that it takes of an example's codes, a row of them each."""
     upsample: int = 0
     """Copies of a text token's state that a CTC decoder reads the units off; 0 where there is none."""
     latent_dim: int = 0
@@ -276,7 +278,7 @@ class Layout(abc.ABC):
 
     def no_codes(self) -> np.ndarray:
         """The codes of an example without speech."""
-        return np.zeros((0, 0), dtype=np.int64)
+        return np.zeros((self.n_codebooks, 0), dtype=np.int64)
 
     @abc.abstractmethod
     def apply(self, example: Example) -> Sequence:

@@ -54,9 +54,6 @@ class CsmLayout(DialogueLayout):
         self.n_codebooks = len(sizes)
         self.end = np.array([row.special("eos") for row in codes], dtype=np.int64)
 
-    def no_codes(self) -> np.ndarray:
-        return np.zeros((self.n_codebooks, 0), dtype=np.int64)
-
     def apply(self, example: Example) -> Sequence:
         stream = Stream(self.rows)
         names: list[str] = []

@@ -48,9 +48,6 @@ class GroupLayout(Layout):
         self.n_codebooks = len(sizes)
         self.pads = np.array([row.special("z") for row in speech], dtype=np.int64)
 
-    def no_codes(self) -> np.ndarray:
-        return np.zeros((self.n_codebooks, 0), dtype=np.int64)
-
     def grouped(self, codes: np.ndarray) -> np.ndarray:
         """`[K, T]` -> `[ceil(T / group), K * group]`, the last group filled with z."""
         group = self.options.group

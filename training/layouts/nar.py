@@ -35,10 +35,9 @@ from training.layouts.base import (
     Sequence,
     Vocabulary,
 )
+from training.layouts.orders import START
 from training.layouts.spans import generator
 from training.layouts.stream import join
-
-START = "[Speech]"
 
 
 class NarLayoutOptions(LayoutOptions):
@@ -75,9 +74,6 @@ class NarLayout(Layout):
         stages = [f"[{row.name}]" for row in codes[1:]]
         self.rows = (Row("text", vocabulary.size, ("bos", START, *stages)), *codes)
         self.n_codebooks = len(sizes)
-
-    def no_codes(self) -> np.ndarray:
-        return np.zeros((self.n_codebooks, 0), dtype=np.int64)
 
     def prompt_frames(self, example: Example) -> int:
         """How many frames are the prompt."""

@@ -54,9 +54,6 @@ class OrderLayout(Layout):
         self.rows = (Row("text", vocabulary.size, ("bos", "eos", START)), *codes)
         self.n_codebooks = len(sizes)
 
-    def no_codes(self) -> np.ndarray:
-        return np.zeros((self.n_codebooks, 0), dtype=np.int64)
-
     def before(self, example: Example) -> Stream:
         """The text where it comes first, and the position from which the first code is predicted."""
         stream = Stream(self.rows)

@@ -131,9 +131,6 @@ class AudioLMLayout(PairLayout):
         )
         self.n_codebooks = len(codes)
 
-    def no_codes(self) -> np.ndarray:
-        return np.zeros((self.n_codebooks, 0), dtype=np.int64)
-
     def kept(self, example: Example) -> Parts:
         return Parts([], example.codes[: self.n_codebooks], example.units)
 

@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from schemas import Block, Reason, Utterance, Word
 from tests.conftest import Clip
-from transforms.taste.aggregator import Aggregator, _look, _when, encoder_states, word_mean
+from transforms.taste.aggregator import Aggregator, _look, _queries_and_keys, _when, encoder_states, word_mean
 from transforms.taste.examples import build, collate, split
 from transforms.taste.fit import FitTasteOptions, Trainer, fit_taste, voice
 from transforms.taste.model import TasteTokenizer, WrongTokenizer, load, read_card, save
@@ -135,8 +135,9 @@ def test_where_a_head_looks_is_told_in_frames() -> None:
     marks = torch.eye(8).repeat(1, 2)
     keys, mask = marks[None], torch.ones(1, 1, 1, 8, dtype=torch.bool)
     with torch.no_grad():
-        mean, deviation = _look(attention, torch.stack([marks[2], marks[7], torch.zeros(16)])[None], keys, mask)
-        padded = _look(attention, torch.zeros(1, 1, 16), keys, torch.arange(8) < 5)
+        asked = torch.stack([marks[2], marks[7], torch.zeros(16)])[None]
+        mean, deviation = _look(*_queries_and_keys(attention, asked, keys), mask)
+        padded = _look(*_queries_and_keys(attention, torch.zeros(1, 1, 16), keys), torch.arange(8) < 5)
     torch.testing.assert_close(mean[0], torch.tensor([[2.0, 2], [7, 7], [3.5, 3.5]]), atol=1e-3, rtol=0)
     torch.testing.assert_close(deviation[0, 2], torch.full((2,), (63 / 12) ** 0.5), atol=1e-3, rtol=0)
     assert deviation[0, :2].max() < 0.05

@@ -106,11 +106,11 @@ class Aggregator(nn.Module):
         mask, looks = heard[:, None, None, :], []
         for block in self.blocks:
             normed = block.attn_ln(x)
-            x = x + _attend(block.attn, normed, normed, normed, causal=True)
-            asked = block.cross_attn_ln(x)
+            x = x + _attend(block.attn, *_queries_and_keys(block.attn, normed, normed), normed, causal=True)
+            query, key = _queries_and_keys(block.cross_attn, block.cross_attn_ln(x), keys)
             if self.when is not None:
-                looks.append(_look(block.cross_attn, asked, keys, mask))
-            x = x + _attend(block.cross_attn, asked, keys, values, mask=mask)
+                looks.append(_look(query, key, mask))
+            x = x + _attend(block.cross_attn, query, key, values, mask=mask)
             x = x + block.mlp(block.mlp_ln(x))
         x = self.norm(x)
         if self.when is not None:
@@ -118,14 +118,14 @@ class Aggregator(nn.Module):
         return x[:, len(prefix) :]
 
 
-def _look(attention: "MultiHeadAttention", x: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-    """Mean and standard deviation, in frames, of where each head looks: `[B, N, D]`, `[B, T, D]` -> float32 `[2, B, N, heads]`."""
-    query, key = _heads(attention, attention.query(x)), _heads(attention, attention.key(keys))
+def _look(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
+    """Mean and standard deviation, in frames, of where each head looks: `[B, heads, N, d]`, `[B, heads, T, d]` -> float32
+    `[2, B, N, heads]`."""
     # bfloat16 counts to 256 only.
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast(query.device.type, enabled=False):
         logits = query.float() @ key.float().transpose(-1, -2) / query.shape[-1] ** 0.5
         weights = logits.masked_fill(~mask, -torch.inf).softmax(-1)
-        at = torch.arange(keys.shape[1], device=keys.device, dtype=torch.float32)
+        at = torch.arange(key.shape[2], device=key.device, dtype=torch.float32)
         mean = weights @ at
         variance = (weights * (at - mean[..., None]).square()).sum(-1)
         # A head that looks at one frame alone has a square root without a slope.
@@ -148,18 +148,23 @@ def word_mean(vectors: Tensor, word_ids: Tensor, n_words: int) -> Tensor:
 
 def _attend(
     attention: "MultiHeadAttention",
-    x: Tensor,
-    keys: Tensor,
+    query: Tensor,
+    key: Tensor,
     values: Tensor,
     *,
     mask: Tensor | None = None,
     causal: bool = False,
 ) -> Tensor:
-    """Whisper's attention layer with keys and values from two places: `[B, N, D]`, `[B, T, D]` twice -> `[B, N, D]`."""
-    query, key = _heads(attention, attention.query(x)), _heads(attention, attention.key(keys))
+    """Whisper's attention layer with keys and values from two places: `[B, heads, N, d]`, `[B, heads, T, d]`, `[B, T, D]` ->
+    `[B, N, D]`."""
     value = _heads(attention, attention.value(values))
     mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
     return attention.out(mixed.transpose(1, 2).flatten(2))
+
+
+def _queries_and_keys(attention: "MultiHeadAttention", x: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """`[B, N, D]`, `[B, T, D]` -> `[B, heads, N, d]`, `[B, heads, T, d]`."""
+    return _heads(attention, attention.query(x)), _heads(attention, attention.key(keys))
 
 
 def _heads(attention: "MultiHeadAttention", y: Tensor) -> Tensor:

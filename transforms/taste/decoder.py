@@ -92,7 +92,7 @@ class SpeechDecoder(nn.Module):
             "joint_layers": joint_layers,
             "speaker_dim": speaker_dim,
         }
-        self.n_units, self.dim = n_units, dim
+        self.dim = dim
         self.phone_in = nn.Embedding(n_phones, dim)
         self.text_in, self.code_in = nn.Linear(dim_in, dim), nn.Linear(dim_in, dim)
         self.speaker_in = nn.Linear(speaker_dim, dim)

@@ -19,7 +19,7 @@ from transforms.taste.phones import PhoneReader
 from transforms.taste.sound import Sound, load_sound
 from transforms.weights import locate
 
-MAX_WORD_S = 3.0
+MAX_WORD_FRAMES = 3 * FRAME_HZ
 """No word lasts longer, and no pause."""
 
 
@@ -115,7 +115,7 @@ class Speech:
         """float64 `[W]`: how long each word lasts when it is said so, with the pause after it and without. See `fuse` for the
         arguments and errors."""
         fused = self.fuse(text, codes, voice)
-        frames = self.decoder.lengths(fused, round(MAX_WORD_S * FRAME_HZ)).numpy()
+        frames = self.decoder.lengths(fused, MAX_WORD_FRAMES).numpy()
         kept = np.ones(len(frames)) if pauses else ~fused.boundary.numpy()
         return np.bincount(fused.words.numpy(), weights=frames * kept) / FRAME_HZ
 
@@ -123,7 +123,7 @@ class Speech:
     def say(self, text: str, codes: np.ndarray | None, voice: np.ndarray) -> Said:
         """The likeliest units of the text, said as the codes have it. See `fuse` for the arguments and errors."""
         fused = self.fuse(text, codes, voice)
-        frames = self.decoder.lengths(fused, round(MAX_WORD_S * FRAME_HZ))
+        frames = self.decoder.lengths(fused, MAX_WORD_FRAMES)
         units = self.decoder(fused, frames)[0].argmax(-1)
         return Said(units.numpy(), torch.repeat_interleave(fused.words, frames).numpy())
 

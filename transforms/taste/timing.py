@@ -52,19 +52,18 @@ def phone_frames(
     frames = [_boundaries(read, span, len(u)) for u, read, span in zip(units, reads, spans, strict=True)]
     words = _words(units, reads, spans)
     ids = max((int(phones.max()) for phones, _, _ in words), default=0) + 1
-    q = np.bincount(np.concatenate(units), minlength=n_units) / sum(map(len, units))
-    cuts = {key: np.repeat(_even(*key)[None], len(group), axis=0) for key, group in _by_shape(words).items()}
+    overall = np.bincount(np.concatenate(units), minlength=n_units) / sum(map(len, units))
     groups = _by_shape(words)
+    stacked = {key: _stacked(words, group) for key, group in groups.items()}
+    cuts = {key: np.repeat(_even(*key)[None], len(group), axis=0) for key, group in groups.items()}
     for _ in range(_ROUNDS):
-        counts = np.tile(_PRIOR * q, (ids, 1))
-        for key, group in groups.items():
-            phones, heard = _stacked(words, group)
+        counts = np.tile(_PRIOR * overall, (ids, 1))
+        for key, (phones, heard) in stacked.items():
             owner = np.stack([np.repeat(p, c) for p, c in zip(phones, cuts[key], strict=True)])
             np.add.at(counts, (owner, heard), 1)
         likely = np.log((counts + 1e-9) / (counts + 1e-9).sum(1, keepdims=True))
-        for key, group in groups.items():
+        for key, (phones, heard) in stacked.items():
             if key[0] <= key[1]:
-                phones, heard = _stacked(words, group)
                 cuts[key] = _viterbi(likely[phones[:, :, None], heard[:, None, :]])
     for key, group in groups.items():
         for row, index in enumerate(group):

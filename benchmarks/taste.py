@@ -67,15 +67,15 @@ def consistency(found: list[Again]) -> list[str]:
 
 def said_again(speech: Speech, u: Utterance, codes: np.ndarray | None, voice: np.ndarray) -> Again:
     """How long each word of an utterance lasts when it is said again, and what is heard then."""
-    made = [speech.word_lengths_s(u.text, codes, voice, pauses=pauses) for pauses in (False, True)]
     said, units, words = speech.say(u.text, codes, voice), *real_units(u)
     same = []
     for word in range(len(u.words)):
         real, again = units[words == word], said.units[said.words == word]
         there = min(len(real), len(again))
         same.append(np.append(real[:there] == again[:there], np.zeros(len(real) - there, dtype=bool)))
+    made_s = speech.word_lengths_s(u.text, codes, voice, pauses=False)
     real_s = np.array([w.end_s - w.start_s for w in u.words])
-    return Again(made[0], real_s, made[1], real_durations(u), np.concatenate(same))
+    return Again(made_s, real_s, said.word_durations_s(len(u.words)), real_durations(u), np.concatenate(same))
 
 
 def real_units(u: Utterance) -> tuple[np.ndarray, np.ndarray]:

@@ -176,14 +176,14 @@ def test_chunks_of_speech_give_the_codes_of_the_whole(options: CodecOptions, spe
 
 
 def test_the_example_tells_how_the_embedded_codec_was_fitted() -> None:
-    from examples.embedded import DATA, EMBEDDED, FILES, RECIPES
+    from examples.embedded import EMBEDDED, FILES, RECIPES, VOICES
     from transforms.codec.fit import FitCodecOptions
     from transforms.codec.mel import read_header
 
     path = EMBEDDED / FILES["codec"]
     card = read_header(path)
-    assert card["data"] == DATA
-    told = FitCodecOptions(path=path, data=DATA, **RECIPES.get("codec", {})).model_dump(mode="json")
+    assert card["data"] == VOICES
+    told = FitCodecOptions(path=path, data=VOICES, **RECIPES["codec"]).model_dump(mode="json")
     options = card["options"]
     assert isinstance(options, dict)
     assert {name: told[name] for name in options} == options

@@ -15,11 +15,13 @@ from tests.conftest import Clip, read_clips
 from transforms.codec import melspec
 from transforms.codec.distil import ContentHead, Teacher, between
 from transforms.codec.fit import FitCodecOptions, fit_codec
-from transforms.codec.listen import Listener
+from transforms.codec.listen import Listener, balanced
 from transforms.codec.mel import load_network
-from transforms.codec.network import STACK, MelCodecNetwork
+from transforms.codec.network import MelCodecNetwork
 from transforms.resample import resample
 from transforms.units.whisper import WhisperEncoder
+
+HOP = 2 * melspec.HOP
 
 
 def spoken(samples: np.ndarray, rate_hz: int = 16000, name: str = "1") -> Utterance:
@@ -37,11 +39,11 @@ def test_between_frames_a_line_stays_a_line(n: int, at: list[float], slope: floa
 def test_states_stand_at_the_middle_of_the_codecs_frames(speech: list[Clip]) -> None:
     """One codec frame and a half are 0.0348 s, 1.741 frames of the encoder."""
     samples = speech[0].samples[: 16000 * 3]
-    states = Teacher("whisper-tiny", 2).states(spoken(samples), 129)
+    states = Teacher("whisper-tiny", 2).states(spoken(samples), 129, HOP)
     assert states.shape == (129, 384)
     assert states.dtype == torch.float16
     whole = WhisperEncoder("whisper-tiny", 2).features([np.pad(samples, (0, 320))])[0]
-    at = 1.5 * STACK * melspec.HOP / melspec.RATE_HZ * 50
+    at = 1.5 * HOP / melspec.RATE_HZ * 50
     expected = (2 - at) * whole[1] + (at - 1) * whole[2]
     np.testing.assert_allclose(states[1].float().numpy(), expected, atol=2e-2)
 
@@ -49,10 +51,10 @@ def test_states_stand_at_the_middle_of_the_codecs_frames(speech: list[Clip]) -> 
 def test_sound_longer_than_the_encoder_reads_goes_through_in_parts(speech: list[Clip]) -> None:
     long = np.tile(speech[0].samples, 4)[: 16000 * 33]
     teacher = Teacher("whisper-tiny", 1)
-    n_frames = int(33 * melspec.RATE_HZ) // (STACK * melspec.HOP)
-    states = teacher.states(spoken(long), n_frames)
+    n_frames = int(33 * melspec.RATE_HZ) // HOP
+    states = teacher.states(spoken(long), n_frames, HOP)
     assert states.shape == (n_frames, 384)
-    alone = teacher.states(spoken(long[16000 * 30 :]), 120).float()
+    alone = teacher.states(spoken(long[16000 * 30 :]), 120, HOP).float()
     # Both run on the same three seconds; 30 s are 1,292 codec frames less a tenth of one.
     torch.testing.assert_close(states[1292:1412].float(), alone, atol=1.0, rtol=0.2)
 
@@ -108,6 +110,16 @@ def test_a_listener_orders_what_is_like_speech_and_shows_the_way_to_it(speech: l
         listener.distance(moved, mel).backward()
         optimizer.step()
     assert listener.distance(moved, mel).item() < distances[2] / 2
+
+
+def test_balanced_gradients_keep_their_directions_and_have_the_norm_of_the_others() -> None:
+    generator = torch.Generator().manual_seed(0)
+    gradient = torch.randn(3, 4, 5, generator=generator) * torch.tensor([1e-6, 1.0, 1e4])[:, None, None]
+    others = torch.randn(7, 4, 5, generator=generator)
+    made = balanced(gradient, others)
+    torch.testing.assert_close(made.flatten(1).norm(dim=1), others.flatten(1).norm(dim=1).mean().expand(3))
+    assert torch.cosine_similarity(made.flatten(1), gradient.flatten(1)).min() > 0.9999
+    assert not balanced(torch.zeros(2, 3), others).any()
 
 
 def test_a_fit_listens_in_the_last_share_of_its_steps(tmp_path: Path, speech: list[Clip]) -> None:

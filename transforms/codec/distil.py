@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from schemas import Utterance
 from transforms.codec import melspec
-from transforms.codec.network import STACK
 from transforms.resample import resample
 from transforms.units.whisper import WhisperEncoder
 
@@ -27,8 +26,11 @@ class Teacher:
         self._encoder = WhisperEncoder(model, layer)
         self.sha256 = self._encoder.sha256
 
-    def states(self, utterance: Utterance, n_frames: int) -> Tensor:
-        """float16 `[n_frames, dim]`: the encoder's state at the centre of each codec frame, between its two nearest frames."""
+    def states(self, utterance: Utterance, n_frames: int, hop: int) -> Tensor:
+        """float16 `[n_frames, dim]`: the encoder's state at the centre of each codec frame, between its two nearest frames.
+
+        Args: hop: samples of a codec frame, at 22.05 kHz.
+        """
         encoder = self._encoder
         samples = resample(utterance.samples, utterance.rate_hz, encoder.sample_rate_hz)
         # The encoder drops the sound's last part of a frame; with silence after it, it is a frame.
@@ -36,8 +38,8 @@ class Teacher:
         window = _WINDOW_S * encoder.sample_rate_hz
         parts = [samples[start : start + window] for start in range(0, len(samples), window)]
         states = np.concatenate(encoder.features(parts))
-        # Frame i of Whisper's encoder is centred on sample i * hop, a codec frame on the middle of its two mel frames.
-        centres_s = (np.arange(n_frames) + 0.5) * STACK * melspec.HOP / melspec.RATE_HZ
+        # Frame i of Whisper's encoder is centred on sample i * its hop, a codec frame on the middle of its mel frames.
+        centres_s = (np.arange(n_frames) + 0.5) * hop / melspec.RATE_HZ
         return torch.from_numpy(between(states, centres_s * encoder.sample_rate_hz / encoder.hop).astype(np.float16))
 
 

@@ -1,12 +1,10 @@
 """Fit the mel codec: reconstruct log-mel crops through the quantiser."""
 
-import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,15 +15,18 @@ from torch.nn import functional as F
 from schemas import Utterance
 from transforms.codec import melspec
 from transforms.codec.distil import ContentHead, Teacher
-from transforms.codec.listen import Listener
+from transforms.codec.heard import Crops, Heard, audible, hear
+from transforms.codec.listen import Listener, balanced
 from transforms.codec.mel import load_network, read_header, save_network
-from transforms.codec.network import STACK, MelCodecNetwork
+from transforms.codec.network import MelCodecNetwork
 from transforms.options import Options
-from transforms.resample import resample
 from transforms.schedule import warm_cosine
 
-_HELDOUT_EVERY = 40
-"""One utterance in so many, by its id, is kept out of fitting and measured."""
+_SEEN = 20_000
+"""Frames that the codebooks are set by."""
+
+_SHAPE = ("stack", "channels", "encoder_blocks", "decoder_blocks", "levels", "size", "code_dim")
+"""Options that are the network's sizes."""
 
 
 class FitCodecOptions(Options):
@@ -35,26 +36,36 @@ class FitCodecOptions(Options):
     """The safetensors file to write."""
     data: str
     """The data, its size and its licence in one sentence; written into the file's header."""
-    levels: int = 4
+    stack: int = Field(default=4, ge=1)
+    """Mel frames of 11.6 ms in a codec frame; 4 are 21.53 frames a second."""
+    levels: int = Field(default=8, ge=1)
     """Codebooks."""
-    size: int = 2048
+    size: int = Field(default=2048, ge=2)
     """Codes in each."""
-    steps: int = 3000
+    code_dim: int = Field(default=64, ge=1)
+    """Dimensions that they live in."""
+    channels: int = Field(default=256, ge=1)
+    """Width of the network."""
+    encoder_blocks: int = Field(default=4, ge=0)
+    """Its depth before the codes."""
+    decoder_blocks: int = Field(default=6, ge=0)
+    """Its depth after them."""
+    steps: int = 12000
     """Steps in all."""
-    steps_plain: int = 300
+    steps_plain: int = 600
     """Steps before the codebooks are set by k-means; until then nothing is quantised."""
     start: Path | None = None
     """A mel codec to go on from, of the same sizes; quantised from the first step. The learning rate begins anew, and so does what
     is thrown away after a fit: the map to the teacher's states."""
     batch: int = 16
     """Crops in a step."""
-    crop_frames: int = 64
-    """Codec frames in a crop; 64 are 1.5 s."""
+    crop_frames: int = 32
+    """Codec frames in a crop; 32 are 1.5 s."""
     learning_rate: float = 2e-3
     """Peak learning rate; linear warm-up over 100 steps, cosine decay."""
     commitment_weight: float = 0.25
     """Weight of the distance between the encoder's vectors and their codes."""
-    prefix_share: float = 0.2
+    prefix_share: float = 0.1
     """Share of the crops that are restored from their first 1 to K codebooks only, so that a prefix is a code of its own."""
     distil_weight: float = Field(default=0.3, ge=0)
     """Weight of the distance between what the first codebook says and the teacher's states; 0 fits without a teacher."""
@@ -62,10 +73,13 @@ class FitCodecOptions(Options):
     """The teacher, and who hears: weights of openai-whisper, a name or a path."""
     distil_layer: int = 3
     """The teacher's layer whose states are learnt, as in `units.layer`."""
-    heard_weight: float = Field(default=1.0, ge=0)
-    """Weight of how differently the teacher hears what is restored (transforms/codec/listen.py); 0 does without."""
-    heard_share: float = Field(default=0.5, gt=0, le=1)
-    """Share of the steps, the last ones, that have that loss; it takes twice the time of all the rest."""
+    inaudible_weight: float = Field(default=0.15, ge=0, le=1)
+    """What the error of values counts that lie 60 dB and more under a crop's loud ones; those 30 dB under them count 1."""
+    heard_weight: float = Field(default=0.6, ge=0)
+    """How strongly it is asked for that the teacher hears what is restored as the original (transforms/codec/listen.py): the norm
+    of that loss's gradient as a share of the norm of the log-mel error's own. 0 does without."""
+    heard_share: float = Field(default=0.6, gt=0, le=1)
+    """Share of the steps, the last ones, that have that loss; with 4 crops it takes as long as all the rest."""
     heard_crops: int = Field(default=4, ge=1)
     """Crops of a step that it is taken on."""
     gain_db: float = Field(default=6.0, ge=0)
@@ -100,13 +114,6 @@ class FittedCodec:
     used: tuple[int, ...]
 
 
-class Heard(NamedTuple):
-    """An utterance to fit on: log-mel float16 `[80, 2T]`, and the teacher's states float16 `[T, dim]`, dim 0 without a teacher."""
-
-    mel: Tensor
-    states: Tensor
-
-
 def fit_codec(utterances: Iterable[Utterance], options: FitCodecOptions, say: Callable[[str], None]) -> FittedCodec:
     """Fit a mel codec and write it to `options.path`. On one machine the same input and options give the same bytes.
 
@@ -121,12 +128,8 @@ def fit_codec(utterances: Iterable[Utterance], options: FitCodecOptions, say: Ca
     if options.distil_weight and options.levels < 2:
         raise ValueError("levels is 1: the first codebook is the teacher's; give 2 or more, or distil_weight=0")
     teacher = Teacher(options.distil_model, options.distil_layer) if options.distil_weight else None
-    fitted, heldout = hear(utterances, teacher, say)
-    long_enough = [heard for heard in fitted if heard.mel.shape[1] > options.crop_frames * STACK]
-    if not long_enough:
-        raise ValueError(
-            f"{len(fitted)} utterances, none of them longer than a crop of {options.crop_frames} codec frames"
-        )
+    fitted, heldout = hear(utterances, teacher, options.stack, say)
+    crops = Crops(fitted, options.stack, options.crop_frames)
     # Weights start from torch's global generator, which is put back as it was.
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
@@ -139,7 +142,7 @@ def fit_codec(utterances: Iterable[Utterance], options: FitCodecOptions, say: Ca
     hours = frames.shape[1] * melspec.HOP / melspec.RATE_HZ / 3600
     del frames
     listener = Listener(options.distil_model) if options.heard_weight else None
-    train(network, head, listener, long_enough, options, say)
+    train(network, head, listener, crops, options, say)
     header: dict[str, object] = {
         "data": options.data,
         "options": options.model_dump(mode="json", exclude={"path", "data", "start"}),
@@ -151,38 +154,17 @@ def fit_codec(utterances: Iterable[Utterance], options: FitCodecOptions, say: Ca
     return FittedCodec(options.path, len(fitted), hours, error, content, used)
 
 
-def hear(
-    utterances: Iterable[Utterance], teacher: Teacher | None, say: Callable[[str], None]
-) -> tuple[list[Heard], list[Heard]]:
-    """(to fit on, held out). Utterances shorter than a codec frame are left out."""
-    fitted: list[Heard] = []
-    heldout: list[Heard] = []
-    for utterance in utterances:
-        samples = resample(utterance.samples, utterance.rate_hz, melspec.RATE_HZ)
-        n_frames = len(samples) // (STACK * melspec.HOP)
-        if not n_frames:
-            continue
-        mel = melspec.log_mel(torch.from_numpy(samples[: n_frames * STACK * melspec.HOP])).half()
-        states = teacher.states(utterance, n_frames) if teacher else torch.zeros(n_frames, 0, dtype=torch.float16)
-        (fitted if int(utterance.id, 16) % _HELDOUT_EVERY else heldout).append(Heard(mel, states))
-        if (len(fitted) + len(heldout)) % 500 == 0:
-            say(f"heard {len(fitted) + len(heldout)} utterances")
-    return fitted, heldout
-
-
 def train(
     network: MelCodecNetwork,
     head: ContentHead | None,
     listener: Listener | None,
-    heard: list[Heard],
+    crops: Crops,
     options: FitCodecOptions,
     say: Callable[[str], None],
 ) -> None:
     """Fit in place: first without quantiser, then codebooks from k-means, which follow the encoder from there on."""
     generator = torch.Generator().manual_seed(options.seed)
     autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=options.bfloat16)
-    lengths = np.array([h.mel.shape[1] for h in heard], dtype=np.float64)
-    shares = torch.from_numpy(lengths / lengths.sum())
     parameters = [*network.parameters(), *(head.parameters() if head else [])]
     optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, options.steps))
@@ -193,8 +175,7 @@ def train(
     distances: list[float] = []
     unlike: list[float] = []
     for step in range(1, options.steps + 1):
-        batch, states = _crops(heard, shares, options.batch, options.crop_frames, generator)
-        batch = _louder(batch, options.gain_db, generator)
+        batch, states = crops.draw(options.batch, options.gain_db, generator)
         with autocast():
             latent = network.latent(batch).float()
         if step <= steps_plain:
@@ -205,28 +186,23 @@ def train(
             quantised, first, commitment = network.quantise(latent, keep, generator)
         with autocast():
             restored = network.restore(quantised).float()
-        difference = (restored - batch) / network.deviation[:, None]
-        # Absolute error keeps edges sharp, squared error large deviations away.
-        loss = difference.abs().mean() + 0.5 * difference.square().mean() + options.commitment_weight * commitment
+        listens = listener if step > (1 - options.heard_share) * options.steps else None
+        pull, unheard = _pull(restored.detach(), batch, network.deviation, listens, options)
+        loss = (restored * pull).sum() + options.commitment_weight * commitment
+        unlike += unheard
         if head:
             distance = head.distance(first, states)
             distances.append(distance.item())
             loss = loss + options.distil_weight * distance
-        if listener and step > (1 - options.heard_share) * options.steps:
-            some = slice(options.heard_crops)
-            with autocast():
-                heard_distance = listener.distance(restored[some], batch[some])
-            unlike.append(heard_distance.item())
-            loss = loss + options.heard_weight * heard_distance
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
-        errors.append(float((difference.detach().abs() * network.deviation[:, None]).mean()))
+        errors.append(float(F.l1_loss(restored.detach(), batch)))
         if step == steps_plain:
             with torch.no_grad():
-                seen, _ = _crops(heard, shares, 40 * options.batch, options.crop_frames, generator)
+                seen, _ = crops.draw(_SEEN // options.crop_frames, options.gain_db, generator)
                 network.initialise(network.latent(seen), generator)
         if step % options.log_every == 0:
             left = (options.steps - step) * (time.perf_counter() - started) / step / 60
@@ -235,6 +211,26 @@ def train(
             say(f"step {step} of {options.steps}  error {np.mean(errors):.3f}{cosine}{ears}  {left:.1f} min left")
             for figures in (errors, distances, unlike):
                 figures.clear()
+
+
+def _pull(
+    restored: Tensor, original: Tensor, deviation: Tensor, listener: Listener | None, options: FitCodecOptions
+) -> tuple[Tensor, list[float]]:
+    """(gradient of the losses with respect to the restored log-mels `[B, 80, M]`, the listener's distance if there is one)."""
+    restored.requires_grad_()
+    difference = (restored - original) / deviation[:, None]
+    counts = options.inaudible_weight + (1 - options.inaudible_weight) * audible(original)
+    # Absolute error keeps edges sharp, squared error large deviations away.
+    error = (counts / counts.mean() * (difference.abs() + 0.5 * difference.square())).mean()
+    (pull,) = torch.autograd.grad(error, restored)
+    if not listener:
+        return pull, []
+    some = slice(options.heard_crops)
+    with torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):
+        distance = listener.distance(restored[some], original[some])
+    (heard,) = torch.autograd.grad(distance, restored)
+    pull[some] += options.heard_weight * balanced(heard[some], pull)
+    return pull, [distance.item()]
 
 
 @torch.inference_mode()
@@ -251,13 +247,13 @@ def measure(
         if head:
             cosines += len(states) * (1 - float(head.distance(network.first(codes[-1]), states.float())))
     used = tuple(len(row.unique()) for row in torch.cat(codes, dim=1))
-    return total / (n_frames * STACK * melspec.N_MELS), cosines / n_frames if head else None, used
+    return total / (n_frames * network.stack * melspec.N_MELS), cosines / n_frames if head else None, used
 
 
 def _network(options: FitCodecOptions) -> MelCodecNetwork:
     """New, or the one to go on from. Raises ValueError where that is of other sizes."""
     content_blocks = options.content_blocks if options.distil_weight else 0
-    shape = {"levels": options.levels, "size": options.size, "content_blocks": content_blocks}
+    shape = {"content_blocks": content_blocks} | {name: getattr(options, name) for name in _SHAPE}
     if not options.start:
         return MelCodecNetwork(**shape)
     network = load_network(options.start)
@@ -272,26 +268,3 @@ def _kept(options: FitCodecOptions, generator: torch.Generator) -> Tensor:
     chosen = torch.rand(options.batch, generator=generator) < options.prefix_share
     keep[chosen] = torch.randint(1, options.levels + 1, (int(chosen.sum()),), generator=generator)
     return keep
-
-
-def _draw(shares: Tensor, count: int, generator: torch.Generator) -> list[int]:
-    """Indices of utterances, each as likely as it is long."""
-    return torch.multinomial(shares, count, replacement=True, generator=generator).tolist()
-
-
-def _crops(
-    heard: list[Heard], shares: Tensor, count: int, n_frames: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """`count` crops from anywhere: float32 log-mels `[count, 80, 2 n_frames]` and states `[count, n_frames, dim]`."""
-    mels, states = [], []
-    for i in _draw(shares, count, generator):
-        start = int(torch.randint(0, heard[i].mel.shape[1] // STACK - n_frames + 1, (1,), generator=generator))
-        mels.append(heard[i].mel[:, start * STACK : (start + n_frames) * STACK].float())
-        states.append(heard[i].states[start : start + n_frames].float())
-    return torch.stack(mels), torch.stack(states)
-
-
-def _louder(log_mel: Tensor, gain_db: float, generator: torch.Generator) -> Tensor:
-    """Each item of `[B, 80, M]` by as many dB, up or down."""
-    gain = (torch.rand(len(log_mel), 1, 1, generator=generator) * 2 - 1) * gain_db
-    return (log_mel + gain * (math.log(10) / 20)).clamp(min=math.log(melspec.FLOOR))

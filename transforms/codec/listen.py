@@ -57,3 +57,14 @@ class Listener:
             x = block(x)
             states.append(x)
         return [*states[:-1], encoder.ln_post(x)]
+
+
+def balanced(gradient: Tensor, others: Tensor) -> Tensor:
+    """Gradients `[B, ...]`, each brought to the mean norm of the `others` `[B', ...]`.
+
+    As EnCodec balances its losses (arXiv 2210.13438, section 3.4): what a recogniser's gradient weighs differs a
+    hundredfold from sound to sound, and unscaled it undoes a fit.
+    """
+    each = gradient.flatten(1).norm(dim=1).clamp(min=1e-12)
+    wanted = others.flatten(1).norm(dim=1).mean()
+    return gradient * (wanted / each).view(-1, *[1] * (gradient.dim() - 1))

@@ -11,7 +11,7 @@ from transforms.codec import melspec
 from transforms.codec.codec import Encoded, check_codebooks, whole_frames
 from transforms.codec.hifigan import Vocoder
 from transforms.codec.latents import rvq_latents
-from transforms.codec.network import STACK, MelCodecNetwork
+from transforms.codec.network import MelCodecNetwork
 from transforms.weights import locate
 
 VOCODER = "hifigan-universal"
@@ -21,18 +21,21 @@ _HEADER = "antiphon"
 
 
 class MelCodec:
-    """22.05 kHz, 43.07 frames a second, each of two mel frames; a prefix of the codebooks is a code of lower rate.
+    """22.05 kHz; a codec frame is a few mel frames, and a prefix of the codebooks is a code of lower rate.
 
     Frames are coded with their neighbours on both sides, so a codec frame depends on about half a second around it.
+
+    Attributes:
+        hop: samples of a codec frame.
     """
 
     sample_rate_hz = melspec.RATE_HZ
-    hop = STACK * melspec.HOP
 
     def __init__(self, model: str, n_codebooks: int | None) -> None:
         """Raises MissingWeights; UserError for a file of another kind or more codebooks than it has."""
         weight = locate(model)
         self._network = load_network(weight.path)
+        self.hop = self._network.hop
         available = self._network.sizes
         self.sizes = available[: check_codebooks(n_codebooks, len(available), len(available), model)]
         self.sha256 = weight.sha256
@@ -41,7 +44,7 @@ class MelCodec:
         self._vocoder: Vocoder | None = None
 
     def encode(self, samples: np.ndarray) -> np.ndarray:
-        """float32 `[n]` at 22.05 kHz -> int64 `[K, ceil(n / 512)]`."""
+        """float32 `[n]` at 22.05 kHz -> int64 `[K, ceil(n / hop)]`."""
         if len(samples) == 0:
             return np.zeros((len(self.sizes), 0), dtype=np.int64)
         return self._network.encode(self._log_mel(samples))[: len(self.sizes)].cpu().numpy()
@@ -57,7 +60,7 @@ class MelCodec:
         return melspec.log_mel(torch.from_numpy(whole_frames(samples, self.hop)).to(self._network.mean.device))
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """int `[k, T]` -> float32 `[512 T]` at 22.05 kHz. Loads the vocoder on its first call: encoding does without."""
+        """int `[k, T]` -> float32 `[hop T]` at 22.05 kHz. Loads the vocoder on its first call: encoding does without."""
         if codes.shape[1] == 0:
             return np.zeros(0, dtype=np.float32)
         self._vocoder = self._vocoder or Vocoder(VOCODER)
@@ -65,7 +68,7 @@ class MelCodec:
         return self._vocoder(self._network.decode(given)).numpy()
 
     def decode_latents(self, latents: np.ndarray) -> np.ndarray:
-        """float `[T, d]` -> float32 `[512 T]` at 22.05 kHz, past the quantiser."""
+        """float `[T, d]` -> float32 `[hop T]` at 22.05 kHz, past the quantiser."""
         if len(latents) == 0:
             return np.zeros(0, dtype=np.float32)
         self._vocoder = self._vocoder or Vocoder(VOCODER)

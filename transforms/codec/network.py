@@ -6,11 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from transforms.codec.melspec import N_MELS
+from transforms.codec.melspec import HOP, N_MELS
 from transforms.taste.rvq import ResidualVQ
-
-STACK = 2
-"""Mel frames in a codec frame."""
 
 
 class Quantised(NamedTuple):
@@ -43,10 +40,11 @@ class Block(nn.Module):
 
 
 class MelCodecNetwork(nn.Module):
-    """Encoder, residual quantiser and decoder, all at the codec's own rate (43.07 Hz) and none of them causal.
+    """Encoder, residual quantiser and decoder, all at the codec's own rate and none of them causal.
 
     Attributes:
         shape: the arguments it was made with, as they stand in the file's header.
+        stack: mel frames in a codec frame. hop: samples in it, at 22.05 kHz.
         mean, deviation: `[80]`, of each log-mel band over the data; the network works on normalised bands.
     """
 
@@ -56,6 +54,7 @@ class MelCodecNetwork(nn.Module):
     def __init__(
         self,
         *,
+        stack: int = 2,
         channels: int = 192,
         encoder_blocks: int = 3,
         decoder_blocks: int = 4,
@@ -68,12 +67,14 @@ class MelCodecNetwork(nn.Module):
     ) -> None:
         """
         Args:
+            stack: mel frames in a codec frame: 2 for 43.07 Hz, 4 for 21.53.
             levels, size, code_dim: codebooks, codes in each, and dimensions they live in.
             content_blocks: blocks of a branch of the encoder whose output the first codebook codes, in a space of its own;
                 the others code what it leaves of the encoder's output. 0: no branch, all code the encoder's output.
         """
         super().__init__()
         self.shape = {
+            "stack": stack,
             "channels": channels,
             "encoder_blocks": encoder_blocks,
             "decoder_blocks": decoder_blocks,
@@ -84,9 +85,10 @@ class MelCodecNetwork(nn.Module):
             "code_dim": code_dim,
             "content_blocks": content_blocks,
         }
+        self.stack, self.hop = stack, stack * HOP
         self.register_buffer("mean", torch.zeros(N_MELS))
         self.register_buffer("deviation", torch.ones(N_MELS))
-        self.enter = nn.Conv1d(STACK * N_MELS, channels, 3, padding=1)
+        self.enter = nn.Conv1d(stack * N_MELS, channels, 3, padding=1)
         self.encoder = nn.Sequential(*(Block(channels, expansion, kernel) for _ in range(encoder_blocks)))
         self.content = nn.Sequential(*(Block(channels, expansion, kernel) for _ in range(content_blocks)))
         if content_blocks:
@@ -94,24 +96,23 @@ class MelCodecNetwork(nn.Module):
             self.content_out = nn.Linear(channels, channels)
         self.quantiser = ResidualVQ(channels, levels=levels - bool(content_blocks), size=size, code_dim=code_dim)
         self.decoder = nn.Sequential(*(Block(channels, expansion, kernel) for _ in range(decoder_blocks)))
-        self.leave = nn.Conv1d(channels, STACK * N_MELS, 3, padding=1)
+        self.leave = nn.Conv1d(channels, stack * N_MELS, 3, padding=1)
 
     def normalise(self, log_mel: Tensor) -> Tensor:
         """`[B, 80, M]` log-mel -> the same with bands of zero mean and unit variance over the data."""
         return (log_mel - self.mean[:, None]) / self.deviation[:, None]
 
     def latent(self, log_mel: Tensor) -> Tensor:
-        """Log-mel `[B, 80, 2T]` -> `[B, T, C]`, before quantisation."""
+        """Log-mel `[B, 80, S T]` -> `[B, T, C]`, before quantisation."""
         n_batch, _, n_mel_frames = log_mel.shape
-        frames = self.normalise(log_mel).reshape(n_batch, N_MELS, n_mel_frames // STACK, STACK)
-        stacked = frames.permute(0, 3, 1, 2).reshape(n_batch, STACK * N_MELS, n_mel_frames // STACK)
+        frames = self.normalise(log_mel).reshape(n_batch, N_MELS, n_mel_frames // self.stack, self.stack)
+        stacked = frames.permute(0, 3, 1, 2).flatten(1, 2)
         return self.encoder(self.enter(stacked)).transpose(1, 2)
 
     def restore(self, latent: Tensor) -> Tensor:
-        """`[B, T, C]` -> log-mel `[B, 80, 2T]`."""
-        n_batch, n_frames, _ = latent.shape
-        stacked = self.leave(self.decoder(latent.transpose(1, 2))).reshape(n_batch, STACK, N_MELS, n_frames)
-        normal = stacked.permute(0, 2, 3, 1).reshape(n_batch, N_MELS, n_frames * STACK)
+        """`[B, T, C]` -> log-mel `[B, 80, S T]`."""
+        stacked = self.leave(self.decoder(latent.transpose(1, 2))).unflatten(1, (self.stack, N_MELS))
+        normal = stacked.permute(0, 2, 3, 1).flatten(2)
         return normal * self.deviation[:, None] + self.mean[:, None]
 
     @property
@@ -179,12 +180,12 @@ class MelCodecNetwork(nn.Module):
 
     @torch.inference_mode()
     def encode(self, log_mel: Tensor) -> Tensor:
-        """Log-mel `[80, 2T]` -> int64 codes `[K, T]`."""
+        """Log-mel `[80, S T]` -> int64 codes `[K, T]`."""
         return self._codes(self.latent(log_mel[None]))
 
     @torch.inference_mode()
     def encode_both(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-mel `[80, 2T]` -> (codes `[K, T]`, latents `[T, d]`: what the quantisers would code, in their own spaces).
+        """Log-mel `[80, S T]` -> (codes `[K, T]`, latents `[T, d]`: what the quantisers would code, in their own spaces).
 
         With a branch, a latent is its two parts one after the other, as in `unquantised`.
         """
@@ -197,7 +198,7 @@ class MelCodecNetwork(nn.Module):
 
     @torch.inference_mode()
     def decode_latents(self, latents: Tensor) -> Tensor:
-        """Latents `[T, d]`, as `encode_both` gives them -> log-mel `[80, 2T]`. Nothing is quantised."""
+        """Latents `[T, d]`, as `encode_both` gives them -> log-mel `[80, S T]`. Nothing is quantised."""
         width = self.quantiser.codebooks.shape[-1]
         vectors = self.quantiser.project_out(latents[:, -width:])
         if self.content:
@@ -214,7 +215,7 @@ class MelCodecNetwork(nn.Module):
 
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:
-        """int64 codes `[k, T]`, the first k of K codebooks -> log-mel `[80, 2T]`."""
+        """int64 codes `[k, T]`, the first k of K codebooks -> log-mel `[80, S T]`."""
         if not self.content:
             quantised = self.quantiser.decode(codes.T)
         else:

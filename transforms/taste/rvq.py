@@ -143,11 +143,11 @@ class ResidualVQ(nn.Module):
     def _follow(self, level: int, vectors: Tensor, nearest: Tensor, generator: torch.Generator) -> None:
         """Move one codebook towards the mean of the `[n, code_dim]` vectors each code took, and revive its dead codes."""
         codebook, usage = self.codebooks[level], self.usage[level]
-        taken = F.one_hot(nearest, len(codebook)).to(vectors.dtype)
-        count = taken.sum(0)
+        count = torch.bincount(nearest, minlength=len(codebook)).to(vectors.dtype)
+        sums = torch.zeros_like(codebook).index_add_(0, nearest, vectors)
         new_usage = self.decay * usage + (1 - self.decay) * count
         # The average of sums over the average of counts, written on the codebook itself so that no sums need keeping.
-        moved = (self.decay * usage[:, None] * codebook + (1 - self.decay) * (taken.T @ vectors)) / new_usage[:, None]
+        moved = (self.decay * usage[:, None] * codebook + (1 - self.decay) * sums) / new_usage[:, None]
         codebook.copy_(torch.where(new_usage[:, None] > 0, moved, codebook))
         usage.copy_(new_usage)
         dead = torch.nonzero(usage < self.revive_below * usage.mean()).flatten()[: len(vectors)]

@@ -29,8 +29,9 @@ RATE_HZ = 16000
 
 CODECS = {
     "mel, latents": CodecOptions(latents=True),
-    "mel, 4 codebooks": CodecOptions(),
-    "mel, 3 codebooks": CodecOptions(n_codebooks=3),
+    "mel, 8 codebooks": CodecOptions(),
+    "mel, 6 codebooks": CodecOptions(n_codebooks=6),
+    "mel, 4 codebooks": CodecOptions(n_codebooks=4),
     "mel, 2 codebooks": CodecOptions(n_codebooks=2),
     "mel, 1 codebook": CodecOptions(n_codebooks=1),
     "Lyra v2, 16 codebooks": CodecOptions(backend="lyra", model="lyra", n_codebooks=16),

@@ -32,10 +32,12 @@ class Codes:
 
     def __init__(self, model: str) -> None:
         self._codec = MelCodec(model, None)
-        self.vectors = load_network(locate(model).path).codebooks.numpy()
+        network = load_network(locate(model).path)
+        self.vectors = network.codebooks.numpy()
         self.rate_hz = self._codec.sample_rate_hz / self._codec.hop
-        self.first_s = 0.5 / self.rate_hz
-        """The centre of the first frame."""
+        # Of a pair of vectors each code tells one half.
+        self.first_s = [(k % network.pair + 0.5) / network.pair / self.rate_hz for k in range(len(self.vectors))]
+        """The centre of what the first code of each codebook tells."""
 
     def of(self, clip: Clip) -> np.ndarray:
         return self._codec.encode(resample(clip.samples, clip.rate_hz, self._codec.sample_rate_hz))
@@ -49,7 +51,7 @@ class Units:
         self._encoder = make_encoder(options.backend, options.model, options.layer)
         self.vectors = load_quantizer(locate(options.quantizer).path).centroids[None]
         self.rate_hz = self._encoder.sample_rate_hz / self._encoder.hop
-        self.first_s = 0.0
+        self.first_s = [0.0]
 
     def of(self, clip: Clip) -> np.ndarray:
         samples = resample(clip.samples, clip.rate_hz, self._encoder.sample_rate_hz)
@@ -86,18 +88,20 @@ def probe(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, folds: i
 def phone_figures(tokens: Codes | Units, found: list[Clip]) -> list[tuple[float, float]]:
     """(purity, probe's accuracy) of every codebook."""
     coded = [tokens.of(clip) for clip in found]
-    spoken = [
-        phones_at(clip, tokens.first_s + np.arange(c.shape[1]) / tokens.rate_hz)
-        for clip, c in zip(found, coded, strict=True)
-    ]
-    labels, groups = np.concatenate(spoken), np.repeat(np.arange(len(found)), [c.shape[1] for c in coded])
-    codes = np.concatenate(coded, axis=1)
-    known = labels != ""
-    numbers = np.unique(labels[known], return_inverse=True)[1]
-    return [
-        (purity(row[known], numbers), probe(vectors[row[known]], numbers, groups[known], 5))
-        for row, vectors in zip(codes, tokens.vectors, strict=True)
-    ]
+    groups = np.repeat(np.arange(len(found)), [c.shape[1] for c in coded])
+    figures = []
+    for k, (first_s, vectors) in enumerate(zip(tokens.first_s, tokens.vectors, strict=True)):
+        row = np.concatenate([codes[k] for codes in coded])
+        labels = np.concatenate(
+            [
+                phones_at(clip, first_s + np.arange(codes.shape[1]) / tokens.rate_hz)
+                for clip, codes in zip(found, coded, strict=True)
+            ]
+        )
+        known = labels != ""
+        numbers = np.unique(labels[known], return_inverse=True)[1]
+        figures.append((purity(row[known], numbers), probe(vectors[row[known]], numbers, groups[known], 5)))
+    return figures
 
 
 def speaker_figures(tokens: Codes | Units, found: list[Clip]) -> list[float]:

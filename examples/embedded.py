@@ -35,7 +35,7 @@ FILES = {
     "overlap": "antiphon-overlap.safetensors",
 }
 RECIPES: dict[str, dict[str, Any]] = {
-    # What the committed files were fitted with, where it is not the default; tests/transforms/test_taste.py compares.
+    # What the committed files were fitted with, where it is not the default; tests compare (test_taste.py, test_codec.py).
     "taste": {
         "steps_text": 300,
         "steps_plain": 1000,
@@ -44,7 +44,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "bfloat16": True,
     },
     "sound": {"steps": 2000, "bfloat16": True},
-    "codec": {"size": 2880, "bfloat16": True},
+    "codec": {"bfloat16": True},
 }
 DATA = "speechocean762 train: 2,500 sentences, 2.9 h, 125 speakers (CC BY 4.0)"
 BOTH = f"{DATA}; and 860 sentences of LJSpeech (public domain) read by Kokoro-82M (Apache-2.0), 1.6 h, 28 voices"

@@ -146,7 +146,7 @@ def test_a_scale_of_latents_goes_into_the_card(tmp_path: Path, speech: list[Clip
     Store(str(tmp_path / "corpus")).commit(before, "test", ("webdataset",))
     out = tmp_path / "scale.safetensors"
     assert main(["fit", "latents", str(tmp_path / "corpus"), "--out", str(out)]) == 0
-    assert "64 dimensions of antiphon-codec" in capsys.readouterr().out
+    assert "128 dimensions of antiphon-codec" in capsys.readouterr().out
     after = coded(latent_scale=str(out))
     old, new = before.tokenizers["codec"], after.tokenizers["codec"]
     assert old.latents != new.latents

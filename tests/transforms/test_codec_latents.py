@@ -46,7 +46,7 @@ def test_latents_are_stored_beside_the_very_same_codes(speech: list[Clip]) -> No
     # The card is read back as it was, and says no word of latents where there are none.
     assert Tokenizer.from_json(card.as_json()) == card
     assert "latents" not in without.tokenizers["codec"].as_json()
-    assert card.latent_bytes_per_s == pytest.approx(22050 / 512 * 64 * 2)
+    assert card.latent_bytes_per_s == pytest.approx(22050 / 1024 * 128 * 2)
 
 
 def test_latents_do_not_depend_on_the_company(speech: list[Clip]) -> None:
@@ -94,27 +94,28 @@ def test_speech_comes_back_from_its_latents_better_than_from_its_codes(speech: l
     assert u.codec_latents is not None
     assert u.codec_codes is not None
     heard = [decode_latents(OPTIONS, u.codec_latents)[0], decode_codes(OPTIONS, u.codec_codes)[0]]
-    assert len(heard[0]) == len(heard[1]) == len(u.codec_latents) * 512
+    assert len(heard[0]) == len(heard[1]) == len(u.codec_latents) * 1024
     assert np.abs(heard[0]).max() <= 1
     scores = [stoi(clip.samples, resample(made, 22050, 16000)[: len(clip.samples)], 16000) for made in heard]
     assert scores[0] > scores[1] > 0.75
 
 
 def test_codes_as_latents_sound_as_the_codes_do(speech: list[Clip]) -> None:
-    """The decoder of latents is the codec's own: given the sums of code vectors it gives what the codes give."""
+    """The decoder of latents is the codec's own: given the vectors that codes stand for it gives what the codes give."""
     needs("hifigan-universal")
     codec = make_codec(OPTIONS)
-    codes = codec.encode(resample(speech[0].samples, 16000, 22050)[: 40 * 512])
-    summed = codec._network.quantiser.latent(torch.from_numpy(codes.T))  # type: ignore[attr-defined]
-    np.testing.assert_allclose(decode_latents(OPTIONS, summed.numpy())[0], decode_codes(OPTIONS, codes)[0], atol=1e-4)
+    codes = codec.encode(resample(speech[0].samples, 16000, 22050)[: 20 * 1024])
+    said = codec._network.quantiser.latent(torch.from_numpy(codes.T)[None])  # type: ignore[attr-defined]
+    latents = said.detach().reshape(codes.shape[1], -1).numpy()
+    np.testing.assert_allclose(decode_latents(OPTIONS, latents)[0], decode_codes(OPTIONS, codes)[0], atol=1e-4)
 
 
-@pytest.mark.parametrize("n", [0, 1, 511, 512, 513])
+@pytest.mark.parametrize("n", [0, 1, 1023, 1024, 1025])
 def test_frame_counts_of_awkward_lengths(n: int, speech: list[Clip]) -> None:
     codec = make_codec(OPTIONS)
     encoded = codec.encode_latents(resample(speech[0].samples, 16000, 22050)[:n])  # type: ignore[attr-defined]
-    assert encoded.latents.shape == (-(-n // 512), 64)
-    assert encoded.codes.shape == (4, -(-n // 512))
+    assert encoded.latents.shape == (-(-n // 1024), 128)
+    assert encoded.codes.shape == (8, -(-n // 1024))
 
 
 def test_a_branch_gives_both_its_parts() -> None:

@@ -31,7 +31,7 @@ def generator() -> torch.Generator:
 def test_crops_are_stretches_of_long_enough_utterances_with_their_own_states(stack: int, lengths: list[int]) -> None:
     heard = [counted(n, stack, i) for i, n in enumerate(lengths)]
     if max(lengths) <= 4:
-        with pytest.raises(ValueError, match="none of them longer than a crop of 4 codec frames"):
+        with pytest.raises(ValueError, match="none of them longer than a crop of 4 vectors"):
             Crops(heard, stack, 4)
         return
     mels, states = Crops(heard, stack, 4).draw(20, 0.0, generator())

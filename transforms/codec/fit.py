@@ -25,7 +25,7 @@ from transforms.schedule import warm_cosine
 _SEEN = 20_000
 """Frames that the codebooks are set by."""
 
-_SHAPE = ("stack", "channels", "encoder_blocks", "decoder_blocks", "levels", "size", "code_dim")
+_SHAPE = ("stack", "channels", "encoder_blocks", "decoder_blocks", "levels", "size", "code_dim", "guess_width")
 """Options that are the network's sizes."""
 
 
@@ -36,38 +36,41 @@ class FitCodecOptions(Options):
     """The safetensors file to write."""
     data: str
     """The data, its size and its licence in one sentence; written into the file's header."""
-    stack: int = Field(default=4, ge=1)
-    """Mel frames of 11.6 ms in a codec frame; 4 are 21.53 frames a second."""
+    stack: int = Field(default=2, ge=1)
+    """Mel frames of 11.6 ms in a vector of the network; 2 are 43.07 vectors a second."""
     levels: int = Field(default=8, ge=1)
-    """Codebooks."""
-    size: int = Field(default=2048, ge=2)
+    """Codebooks of a frame."""
+    size: int = Field(default=2880, ge=2)
     """Codes in each."""
     code_dim: int = Field(default=64, ge=1)
     """Dimensions that they live in."""
-    channels: int = Field(default=256, ge=1)
+    guess_width: int = Field(default=192, ge=0)
+    """Width of the convolutions that foretell vectors from those around them, so that codes need only say the rest; a frame is then
+    a pair of vectors, and takes an even number of codebooks (transforms/codec/refined.py). 0: each vector by itself is a frame."""
+    channels: int = Field(default=224, ge=1)
     """Width of the network."""
-    encoder_blocks: int = Field(default=4, ge=0)
+    encoder_blocks: int = Field(default=3, ge=0)
     """Its depth before the codes."""
-    decoder_blocks: int = Field(default=6, ge=0)
+    decoder_blocks: int = Field(default=5, ge=0)
     """Its depth after them."""
-    steps: int = 12000
+    steps: int = 9000
     """Steps in all."""
-    steps_plain: int = 600
+    steps_plain: int = 500
     """Steps before the codebooks are set by k-means; until then nothing is quantised."""
     start: Path | None = None
     """A mel codec to go on from, of the same sizes; quantised from the first step. The learning rate begins anew, and so does what
     is thrown away after a fit: the map to the teacher's states."""
     batch: int = 16
     """Crops in a step."""
-    crop_frames: int = 32
-    """Codec frames in a crop; 32 are 1.5 s."""
+    crop_vectors: int = Field(default=64, ge=2, multiple_of=2)
+    """Vectors in a crop; 64 are 1.5 s."""
     learning_rate: float = 2e-3
     """Peak learning rate; linear warm-up over 100 steps, cosine decay."""
     commitment_weight: float = 0.25
     """Weight of the distance between the encoder's vectors and their codes."""
     prefix_share: float = 0.1
     """Share of the crops that are restored from their first 1 to K codebooks only, so that a prefix is a code of its own."""
-    distil_weight: float = Field(default=0.3, ge=0)
+    distil_weight: float = Field(default=0.05, ge=0)
     """Weight of the distance between what the first codebook says and the teacher's states; 0 fits without a teacher."""
     distil_model: str = "whisper-tiny"
     """The teacher, and who hears: weights of openai-whisper, a name or a path."""
@@ -75,12 +78,12 @@ class FitCodecOptions(Options):
     """The teacher's layer whose states are learnt, as in `units.layer`."""
     inaudible_weight: float = Field(default=0.15, ge=0, le=1)
     """What the error of values counts that lie 60 dB and more under a crop's loud ones; those 30 dB under them count 1."""
-    heard_weight: float = Field(default=0.6, ge=0)
+    heard_weight: float = Field(default=2.0, ge=0)
     """How strongly it is asked for that the teacher hears what is restored as the original (transforms/codec/listen.py): the norm
     of that loss's gradient as a share of the norm of the log-mel error's own. 0 does without."""
-    heard_share: float = Field(default=0.6, gt=0, le=1)
-    """Share of the steps, the last ones, that have that loss; with 4 crops it takes as long as all the rest."""
-    heard_crops: int = Field(default=4, ge=1)
+    heard_share: float = Field(default=0.5, gt=0, le=1)
+    """Share of the steps, the last ones, that have that loss; on all crops it takes twice as long as all the rest."""
+    heard_crops: int = Field(default=16, ge=1)
     """Crops of a step that it is taken on."""
     gain_db: float = Field(default=6.0, ge=0)
     """Crops are made louder or softer by up to this, so that the codec does not depend on how loud a recording is."""
@@ -129,7 +132,7 @@ def fit_codec(utterances: Iterable[Utterance], options: FitCodecOptions, say: Ca
         raise ValueError("levels is 1: the first codebook is the teacher's; give 2 or more, or distil_weight=0")
     teacher = Teacher(options.distil_model, options.distil_layer) if options.distil_weight else None
     fitted, heldout = hear(utterances, teacher, options.stack, say)
-    crops = Crops(fitted, options.stack, options.crop_frames)
+    crops = Crops(fitted, options.stack, options.crop_vectors)
     # Weights start from torch's global generator, which is put back as it was.
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
@@ -202,7 +205,7 @@ def train(
         errors.append(float(F.l1_loss(restored.detach(), batch)))
         if step == steps_plain:
             with torch.no_grad():
-                seen, _ = crops.draw(_SEEN // options.crop_frames, options.gain_db, generator)
+                seen, _ = crops.draw(_SEEN // options.crop_vectors, options.gain_db, generator)
                 network.initialise(network.latent(seen), generator)
         if step % options.log_every == 0:
             left = (options.steps - step) * (time.perf_counter() - started) / step / 60
@@ -238,16 +241,19 @@ def measure(
     network: MelCodecNetwork, head: ContentHead | None, heard: list[Heard]
 ) -> tuple[float, float | None, tuple[int, ...]]:
     """(mean absolute error of log-mel, mean cosine with the teacher's states, codes in use by codebook) over whole utterances."""
-    total, cosines, n_frames = 0.0, 0.0, 0
+    total, cosines, n_vectors = 0.0, 0.0, 0
     codes = []
     for mel, states in heard:
-        codes.append(network.encode(mel.float()))
-        total += float(F.l1_loss(network.decode(codes[-1]), mel.float(), reduction="sum"))
-        n_frames += len(states)
+        # Whole codec frames.
+        n = len(states) // network.pair * network.pair
+        original = mel[:, : n * network.stack].float()
+        codes.append(network.encode(original))
+        total += float(F.l1_loss(network.decode(codes[-1]), original, reduction="sum"))
+        n_vectors += n
         if head:
-            cosines += len(states) * (1 - float(head.distance(network.first(codes[-1]), states.float())))
+            cosines += n * (1 - float(head.distance(network.first(codes[-1]), states[:n].float())))
     used = tuple(len(row.unique()) for row in torch.cat(codes, dim=1))
-    return total / (n_frames * network.stack * melspec.N_MELS), cosines / n_frames if head else None, used
+    return total / (n_vectors * network.stack * melspec.N_MELS), cosines / n_vectors if head else None, used
 
 
 def _network(options: FitCodecOptions) -> MelCodecNetwork:

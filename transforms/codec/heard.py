@@ -19,7 +19,7 @@ _NEPERS_60_DB = 3 * math.log(10)
 
 
 class Heard(NamedTuple):
-    """An utterance to fit on: log-mel float16 `[80, S T]`, S mel frames in a codec frame, and the teacher's states float16
+    """An utterance to fit on: log-mel float16 `[80, S T]`, S mel frames in a vector, and the teacher's states float16
     `[T, dim]`, dim 0 without a teacher.
     """
 
@@ -30,17 +30,19 @@ class Heard(NamedTuple):
 def hear(
     utterances: Iterable[Utterance], teacher: Teacher | None, stack: int, say: Callable[[str], None]
 ) -> tuple[list[Heard], list[Heard]]:
-    """(to fit on, held out), with `stack` mel frames in a codec frame. Utterances shorter than that are left out."""
+    """(to fit on, held out), with `stack` mel frames in a vector. Utterances shorter than that are left out."""
     fitted: list[Heard] = []
     heldout: list[Heard] = []
     hop = stack * melspec.HOP
     for utterance in utterances:
         samples = resample(utterance.samples, utterance.rate_hz, melspec.RATE_HZ)
-        n_frames = len(samples) // hop
-        if not n_frames:
+        n_vectors = len(samples) // hop
+        if not n_vectors:
             continue
-        mel = melspec.log_mel(torch.from_numpy(samples[: n_frames * hop])).half()
-        states = teacher.states(utterance, n_frames, hop) if teacher else torch.zeros(n_frames, 0, dtype=torch.float16)
+        mel = melspec.log_mel(torch.from_numpy(samples[: n_vectors * hop])).half()
+        states = (
+            teacher.states(utterance, n_vectors, hop) if teacher else torch.zeros(n_vectors, 0, dtype=torch.float16)
+        )
         (fitted if int(utterance.id, 16) % _HELDOUT_EVERY else heldout).append(Heard(mel, states))
         if (len(fitted) + len(heldout)) % 500 == 0:
             say(f"heard {len(fitted) + len(heldout)} utterances")
@@ -48,26 +50,26 @@ def hear(
 
 
 class Crops:
-    """Crops of so many codec frames from anywhere in utterances that are longer; each utterance as likely as it is long."""
+    """Crops of so many vectors from anywhere in utterances that are longer; each utterance as likely as it is long."""
 
-    def __init__(self, heard: list[Heard], stack: int, n_frames: int) -> None:
+    def __init__(self, heard: list[Heard], stack: int, n_vectors: int) -> None:
         """Raises ValueError where no utterance is long enough."""
-        self._heard = [h for h in heard if h.mel.shape[1] > n_frames * stack]
+        self._heard = [h for h in heard if h.mel.shape[1] > n_vectors * stack]
         if not self._heard:
-            raise ValueError(f"{len(heard)} utterances, none of them longer than a crop of {n_frames} codec frames")
-        self._stack, self._n_frames = stack, n_frames
+            raise ValueError(f"{len(heard)} utterances, none of them longer than a crop of {n_vectors} vectors")
+        self._stack, self._n_vectors = stack, n_vectors
         lengths = torch.tensor([h.mel.shape[1] for h in self._heard], dtype=torch.float64)
         self._shares = lengths / lengths.sum()
 
     def draw(self, count: int, gain_db: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """float32 log-mels `[count, 80, S n_frames]`, each by up to `gain_db` louder or softer; states `[count, n_frames, dim]`."""
-        stack, n_frames = self._stack, self._n_frames
+        """float32 log-mels `[count, 80, S n]` of n vectors, each by up to `gain_db` louder or softer; states `[count, n, dim]`."""
+        stack, n_vectors = self._stack, self._n_vectors
         mels, states = [], []
         for i in torch.multinomial(self._shares, count, replacement=True, generator=generator).tolist():
             heard = self._heard[i]
-            start = int(torch.randint(0, heard.mel.shape[1] // stack - n_frames + 1, (1,), generator=generator))
-            mels.append(heard.mel[:, start * stack : (start + n_frames) * stack].float())
-            states.append(heard.states[start : start + n_frames].float())
+            start = int(torch.randint(0, heard.mel.shape[1] // stack - n_vectors + 1, (1,), generator=generator))
+            mels.append(heard.mel[:, start * stack : (start + n_vectors) * stack].float())
+            states.append(heard.states[start : start + n_vectors].float())
         gain = (torch.rand(count, 1, 1, generator=generator) * 2 - 1) * gain_db
         louder = (torch.stack(mels) + gain * (math.log(10) / 20)).clamp(min=math.log(melspec.FLOOR))
         return louder, torch.stack(states)

@@ -22,7 +22,15 @@ class Known:
 
 
 CODECS = (
-    Known("mel", "antiphon-codec", 22050 / 512, 4, 2048, "the project's own, in the package", 64),
+    Known(
+        "mel",
+        "antiphon-codec",
+        22050 / 1024,
+        8,
+        2880,
+        "the project's own, in the package; the first two carry content",
+        128,
+    ),
     Known("lyra", "lyra", 50.0, 16, 16, "Lyra v2; up to 46 codebooks"),
     Known("transformers", "facebook/encodec_24khz", 75.0, 32, 1024, "EnCodec; n_codebooks 2 is 1,500 bits/s", 128),
     Known(

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from transforms.codec.melspec import HOP, N_MELS
+from transforms.codec.refined import RefinedVQ
 from transforms.taste.rvq import ResidualVQ
 
 
@@ -44,7 +45,8 @@ class MelCodecNetwork(nn.Module):
 
     Attributes:
         shape: the arguments it was made with, as they stand in the file's header.
-        stack: mel frames in a codec frame. hop: samples in it, at 22.05 kHz.
+        pair: 2 where a codec frame is a pair of vectors (`transforms.codec.refined`), else 1. hop: samples of a codec frame, at
+            22.05 kHz.
         mean, deviation: `[80]`, of each log-mel band over the data; the network works on normalised bands.
     """
 
@@ -64,14 +66,19 @@ class MelCodecNetwork(nn.Module):
         size: int = 1024,
         code_dim: int = 64,
         content_blocks: int = 0,
+        guess_width: int = 0,
     ) -> None:
         """
         Args:
-            stack: mel frames in a codec frame: 2 for 43.07 Hz, 4 for 21.53.
+            stack: mel frames in a vector of the network: 2 for 43.07 Hz, 4 for 21.53.
             levels, size, code_dim: codebooks, codes in each, and dimensions they live in.
             content_blocks: blocks of a branch of the encoder whose output the first codebook codes, in a space of its own;
                 the others code what it leaves of the encoder's output. 0: no branch, all code the encoder's output.
+            guess_width: of the convolutions that foretell vectors from their neighbours, a codec frame being a pair of vectors.
+                0: a plain residual quantiser, which codes each vector by itself, as a frame; always with a branch.
         """
+        if guess_width and content_blocks:
+            raise ValueError(f"guess_width {guess_width} and content_blocks {content_blocks}: one of them is 0")
         super().__init__()
         self.shape = {
             "stack": stack,
@@ -84,8 +91,10 @@ class MelCodecNetwork(nn.Module):
             "size": size,
             "code_dim": code_dim,
             "content_blocks": content_blocks,
+            "guess_width": guess_width,
         }
-        self.stack, self.hop = stack, stack * HOP
+        self.stack, self.pair = stack, 2 if guess_width else 1
+        self.hop = self.pair * stack * HOP
         self.register_buffer("mean", torch.zeros(N_MELS))
         self.register_buffer("deviation", torch.ones(N_MELS))
         self.enter = nn.Conv1d(stack * N_MELS, channels, 3, padding=1)
@@ -94,7 +103,11 @@ class MelCodecNetwork(nn.Module):
         if content_blocks:
             self.content_quantiser = ResidualVQ(channels, levels=1, size=size, code_dim=code_dim)
             self.content_out = nn.Linear(channels, channels)
-        self.quantiser = ResidualVQ(channels, levels=levels - bool(content_blocks), size=size, code_dim=code_dim)
+        self.quantiser: ResidualVQ
+        if guess_width:
+            self.quantiser = RefinedVQ(channels, levels=levels, size=size, code_dim=code_dim, width=guess_width)
+        else:
+            self.quantiser = ResidualVQ(channels, levels=levels - bool(content_blocks), size=size, code_dim=code_dim)
         self.decoder = nn.Sequential(*(Block(channels, expansion, kernel) for _ in range(decoder_blocks)))
         self.leave = nn.Conv1d(channels, stack * N_MELS, 3, padding=1)
 
@@ -117,7 +130,9 @@ class MelCodecNetwork(nn.Module):
 
     @property
     def codebooks(self) -> Tensor:
-        """`[K, size, code_dim]`. With a branch, the first is in another space than the rest."""
+        """`[K, size, code_dim]`, of each code of a frame. With a branch, the first is in another space than the rest."""
+        if isinstance(self.quantiser, RefinedVQ):
+            return torch.stack([self.quantiser.codebook(turn) for turn in range(len(self.quantiser.sizes))])
         rest = self.quantiser.codebooks
         return torch.cat([self.content_quantiser.codebooks, rest]) if self.content else rest
 
@@ -125,15 +140,18 @@ class MelCodecNetwork(nn.Module):
     def levels(self) -> list[Tensor]:
         """Of each codebook the part of a latent, as `encode_both` gives it, that its codes stand for: `[size, d]`."""
         if not self.content:
-            return list(self.quantiser.codebooks)
+            return (
+                self._halves(self.quantiser)
+                if isinstance(self.quantiser, RefinedVQ)
+                else list(self.quantiser.codebooks)
+            )
         width = self.quantiser.codebooks.shape[-1]
         first = [functional.pad(self.content_quantiser.codebooks[0], (0, width))]
         return first + [functional.pad(codebook, (width, 0)) for codebook in self.quantiser.codebooks]
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        levels, size, _ = self.codebooks.shape
-        return (size,) * levels
+        return (*(self.content_quantiser.sizes if self.content else ()), *self.quantiser.sizes)
 
     def unquantised(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         """`[B, T, C]` through the quantisers' projections alone -> (what `restore` gets, the branch)."""
@@ -160,14 +178,14 @@ class MelCodecNetwork(nn.Module):
         Args:
             latent: `[B, T, C]`. keep: int64 `[B]`, of how many codebooks each item's sound is to be restored, 1 to K.
         """
-        n_frames = latent.shape[1]
-        keep = keep.repeat_interleave(n_frames)
+        if isinstance(self.quantiser, RefinedVQ):
+            vectors, indices, commitment = self.quantiser(latent, generator, keep)
+            return Quantised(vectors, self._first_passed(latent, self.quantiser.first(indices)), commitment)
+        keep = keep.repeat_interleave(latent.shape[1])
         if not self.content:
             flat = latent.flatten(0, 1)
             vectors, indices, commitment = self.quantiser(flat, generator, keep)
-            projected = self.quantiser.project_in(flat)
-            codes = self.quantiser.codebooks[0][indices[:, 0]]
-            first = self.quantiser.project_out(projected + (codes - projected).detach())
+            first = self._first_passed(flat, self.quantiser.codebooks[0][indices[:, 0]])
             return Quantised(vectors.view_as(latent), first.view_as(latent), commitment)
         first, _, commitment = self.content_quantiser(
             self._branch(latent).flatten(0, 1), generator, torch.ones_like(keep)
@@ -191,7 +209,7 @@ class MelCodecNetwork(nn.Module):
         """
         latent = self.latent(log_mel[None])
         if not self.content:
-            return self._codes(latent), self.quantiser.project_in(latent[0])
+            return self._codes(latent), self.quantiser.project_in(latent[0]).unflatten(0, (-1, self.pair)).flatten(1)
         first = self.content_quantiser.project_in(self._branch(latent)[0])
         content = self.content_out(self.content_quantiser.project_out(first))
         return self._codes(latent), torch.cat([first, self.quantiser.project_in(latent[0] - content)], dim=1)
@@ -200,7 +218,8 @@ class MelCodecNetwork(nn.Module):
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Latents `[T, d]`, as `encode_both` gives them -> log-mel `[80, S T]`. Nothing is quantised."""
         width = self.quantiser.codebooks.shape[-1]
-        vectors = self.quantiser.project_out(latents[:, -width:])
+        last = latents[:, -width * self.pair :].unflatten(1, (self.pair, width)).flatten(0, 1)
+        vectors = self.quantiser.project_out(last)
         if self.content:
             vectors = vectors + self.content_out(self.content_quantiser.project_out(latents[:, :width]))
         return self.restore(vectors[None])[0]
@@ -208,7 +227,7 @@ class MelCodecNetwork(nn.Module):
     def _codes(self, latent: Tensor) -> Tensor:
         """`[1, T, C]` -> int64 `[K, T]`."""
         if not self.content:
-            return self.quantiser.encode(latent[0]).T
+            return self.quantiser.encode(latent)[0].T
         first = self.content_quantiser.encode(self._branch(latent)[0])
         rest = self.quantiser.encode(latent[0] - self.content_out(self.content_quantiser.decode(first)))
         return torch.cat([first, rest], dim=1).T
@@ -217,7 +236,7 @@ class MelCodecNetwork(nn.Module):
     def decode(self, codes: Tensor) -> Tensor:
         """int64 codes `[k, T]`, the first k of K codebooks -> log-mel `[80, S T]`."""
         if not self.content:
-            quantised = self.quantiser.decode(codes.T)
+            quantised = self.quantiser.decode(codes.T[None])[0]
         else:
             quantised = self.content_out(self.first(codes))
             if len(codes) > 1:
@@ -226,8 +245,20 @@ class MelCodecNetwork(nn.Module):
 
     @torch.inference_mode()
     def first(self, codes: Tensor) -> Tensor:
-        """int64 codes `[k, T]` -> `[T, C]`: the vectors of the first codebook, in the branch's own space where there is one."""
-        return (self.content_quantiser if self.content else self.quantiser).decode(codes[:1].T)
+        """int64 codes `[k, T]` -> `[T, C]`, of pairs `[2 T, C]`: what the first codebook says, in the branch's space if any."""
+        return (self.content_quantiser if self.content else self.quantiser).decode(codes[: self.pair].T[None])[0]
+
+    def _first_passed(self, latent: Tensor, codes: Tensor) -> Tensor:
+        """The first codebook's vectors `[..., d]` in `restore`'s space; gradients pass straight through to latents `[..., C]`."""
+        projected = self.quantiser.project_in(latent)
+        return self.quantiser.project_out(projected + (codes - projected).detach())
+
+    @staticmethod
+    def _halves(quantiser: RefinedVQ) -> list[Tensor]:
+        """Of each code of a pair the part of both halves together, `[size, 2 d]`."""
+        width = quantiser.codebooks.shape[-1]
+        turns = range(len(quantiser.sizes))
+        return [functional.pad(quantiser.codebook(t), (width, 0) if t % 2 else (0, width)) for t in turns]
 
     def _branch(self, latent: Tensor) -> Tensor:
         """`[B, T, C]` -> the same, of the first codebook's branch."""

@@ -85,7 +85,7 @@ class ResidualVQ(nn.Module):
         residual = self.project_in(vectors)
         for level, codebook in enumerate(self.codebooks):
             codebook.copy_(k_means(residual, len(codebook), generator, iterations))
-            nearest = _nearest(residual, codebook)
+            nearest = nearest_codes(residual, codebook)
             self.usage[level] = torch.bincount(nearest, minlength=len(codebook)).float()
             residual = residual - codebook[nearest]
         # A batch sees fewer vectors than there are here: the averages start at one vector for each code, in proportion.
@@ -97,7 +97,7 @@ class ResidualVQ(nn.Module):
         residual = self.project_in(vectors)
         indices = []
         for codebook in self.codebooks:
-            indices.append(_nearest(residual, codebook))
+            indices.append(nearest_codes(residual, codebook))
             residual = residual - codebook[indices[-1]]
         return torch.stack(indices, dim=-1)
 
@@ -128,7 +128,7 @@ class ResidualVQ(nn.Module):
         for level in range(levels):
             active = (keep > level).to(projected.device)
             residual = projected - total
-            nearest = _nearest(residual.detach(), self.codebooks[level])
+            nearest = nearest_codes(residual.detach(), self.codebooks[level])
             codes = self.codebooks[level][nearest]
             if active.any():
                 commitment = commitment + F.mse_loss(residual[active], codes[active])
@@ -168,7 +168,7 @@ def k_means(vectors: Tensor, k: int, generator: torch.Generator, iterations: int
         raise ValueError(f"k-means: {len(vectors)} vectors are too few for {k} centroids")
     centroids = vectors[torch.randperm(len(vectors), generator=generator)[:k].to(vectors.device)].clone()
     for _ in range(iterations):
-        nearest = _nearest(vectors, centroids)
+        nearest = nearest_codes(vectors, centroids)
         count = torch.bincount(nearest, minlength=k)
         centroids = torch.zeros_like(centroids).index_add_(0, nearest, vectors) / count.clamp(min=1)[:, None]
         empty = torch.nonzero(count == 0).flatten()
@@ -178,7 +178,7 @@ def k_means(vectors: Tensor, k: int, generator: torch.Generator, iterations: int
     return centroids
 
 
-def _nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
+def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
     """int64 `[N]`: the code nearest to each of `[N, d]` vectors in Euclidean distance."""
     # |v|² is the same for every code and left out.
     return (codebook.square().sum(-1) - 2 * vectors @ codebook.T).argmin(-1)

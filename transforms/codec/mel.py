@@ -50,7 +50,7 @@ class MelCodec:
         return self._network.encode(self._log_mel(samples))[: len(self.sizes)].cpu().numpy()
 
     def encode_latents(self, samples: np.ndarray) -> Encoded:
-        """float32 `[n]` at 22.05 kHz -> codes and what they code: latents in the quantiser's space, `[T, 64]` as embedded."""
+        """float32 `[n]` at 22.05 kHz -> codes and what they code: latents in the quantiser's space, `[T, 128]` as embedded."""
         if len(samples) == 0:
             return Encoded(self.encode(samples), np.zeros((0, self.latents.dim), dtype=np.float32))
         codes, latents = self._network.encode_both(self._log_mel(samples))

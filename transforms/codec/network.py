@@ -140,11 +140,7 @@ class MelCodecNetwork(nn.Module):
     def levels(self) -> list[Tensor]:
         """Of each codebook the part of a latent, as `encode_both` gives it, that its codes stand for: `[size, d]`."""
         if not self.content:
-            return (
-                self._halves(self.quantiser)
-                if isinstance(self.quantiser, RefinedVQ)
-                else list(self.quantiser.codebooks)
-            )
+            return self.quantiser.parts if isinstance(self.quantiser, RefinedVQ) else list(self.quantiser.codebooks)
         width = self.quantiser.codebooks.shape[-1]
         first = [functional.pad(self.content_quantiser.codebooks[0], (0, width))]
         return first + [functional.pad(codebook, (width, 0)) for codebook in self.quantiser.codebooks]
@@ -252,13 +248,6 @@ class MelCodecNetwork(nn.Module):
         """The first codebook's vectors `[..., d]` in `restore`'s space; gradients pass straight through to latents `[..., C]`."""
         projected = self.quantiser.project_in(latent)
         return self.quantiser.project_out(projected + (codes - projected).detach())
-
-    @staticmethod
-    def _halves(quantiser: RefinedVQ) -> list[Tensor]:
-        """Of each code of a pair the part of both halves together, `[size, 2 d]`."""
-        width = quantiser.codebooks.shape[-1]
-        turns = range(len(quantiser.sizes))
-        return [functional.pad(quantiser.codebook(t), (width, 0) if t % 2 else (0, width)) for t in turns]
 
     def _branch(self, latent: Tensor) -> Tensor:
         """`[B, T, C]` -> the same, of the first codebook's branch."""

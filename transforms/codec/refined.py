@@ -65,6 +65,13 @@ class RefinedVQ(ResidualVQ):
         """`[size, code_dim]`, that of the `turn`th of K codes of a frame."""
         return self.codebooks[max(0, turn - 1)]
 
+    @property
+    def parts(self) -> list[Tensor]:
+        """Of each code of a pair what it stands for in both halves, one after the other: `[size, 2 code_dim]`."""
+        width = self.codebooks.shape[-1]
+        sides = [(width, 0) if turn % 2 else (0, width) for turn in range(len(self.sizes))]
+        return [F.pad(self.codebook(turn), side) for turn, side in enumerate(sides)]
+
     @torch.no_grad()
     def initialise(self, vectors: Tensor, generator: torch.Generator, iterations: int = 20) -> None:
         """As a residual quantiser of single vectors `[N, dim]`; both halves begin with the same codes."""

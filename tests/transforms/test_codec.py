@@ -134,7 +134,7 @@ def test_fitted_codecs_repeat_themselves_and_serve(tmp_path: Path, speech: list[
 
     spoken = [Utterance(str(i), -1, 0, len(c.samples), c.samples, 16000) for i, c in enumerate(speech[:3])]
     shape: dict[str, Any] = {"data": "test", "size": 16, "levels": 2, "steps": 40, "steps_plain": 20, "batch": 4}
-    shape |= {"heard_share": 0.2, "gain_db": 0, "bfloat16": True}
+    shape |= {"heard_share": 0.2, "vocoded_crops": 21, "vocoded_steps": 3, "gain_db": 0, "bfloat16": True}
     files = [tmp_path / "first.safetensors", tmp_path / "second.safetensors"]
     made = [fit_codec(spoken, FitCodecOptions(path=file, **shape), lambda _: None) for file in files]
     assert files[0].read_bytes() == files[1].read_bytes()

@@ -15,10 +15,7 @@ from tests.conftest import Clip, read_clips
 from transforms.codec import melspec
 from transforms.codec.distil import ContentHead, Teacher, between
 from transforms.codec.fit import FitCodecOptions, fit_codec
-from transforms.codec.listen import Listener, balanced
-from transforms.codec.mel import load_network
 from transforms.codec.network import MelCodecNetwork
-from transforms.resample import resample
 from transforms.units.whisper import WhisperEncoder
 
 HOP = 2 * melspec.HOP
@@ -90,53 +87,6 @@ def test_a_teacher_makes_the_first_codebook_say_what_it_says(
     assert taught is not None
     assert hardly is not None
     assert taught > hardly + 0.1
-
-
-def test_a_listener_orders_what_is_like_speech_and_shows_the_way_to_it(speech: list[Clip]) -> None:
-    """A fit as short as a test's says nothing: with and without a listener it ends now nearer, now farther, by seed and threads."""
-    listener = Listener("whisper-tiny")
-    mel, other = (
-        melspec.log_mel(torch.from_numpy(resample(c.samples, 16000, melspec.RATE_HZ)[: 80 * 512]))[None]
-        for c in speech[:2]
-    )
-    noise = torch.randn(mel.shape, generator=torch.Generator().manual_seed(0))
-    distances = [listener.distance(mel + share * noise, mel).item() for share in (0, 0.3, 1, 3)]
-    assert distances[0] == 0
-    assert distances == sorted(distances)
-    assert distances[1] < listener.distance(other, mel).item()
-    moved = (mel + noise).requires_grad_()
-    optimizer = torch.optim.Adam([moved], lr=0.1)
-    for _ in range(20):
-        optimizer.zero_grad()
-        listener.distance(moved, mel).backward()
-        optimizer.step()
-    assert listener.distance(moved, mel).item() < distances[2] / 2
-
-
-def test_balanced_gradients_keep_their_directions_and_have_the_norm_of_the_others() -> None:
-    generator = torch.Generator().manual_seed(0)
-    gradient = torch.randn(3, 4, 5, generator=generator) * torch.tensor([1e-6, 1.0, 1e4])[:, None, None]
-    others = torch.randn(7, 4, 5, generator=generator)
-    made = balanced(gradient, others)
-    torch.testing.assert_close(made.flatten(1).norm(dim=1), others.flatten(1).norm(dim=1).mean().expand(3))
-    assert torch.cosine_similarity(made.flatten(1), gradient.flatten(1)).min() > 0.9999
-    assert not balanced(torch.zeros(2, 3), others).any()
-
-
-def test_a_fit_listens_in_the_last_share_of_its_steps(tmp_path: Path, speech: list[Clip]) -> None:
-    utterances = [spoken(c.samples, name=str(i)) for i, c in enumerate(speech[:3])]
-    shape: dict[str, Any] = {"data": "test", "size": 16, "levels": 2, "steps": 20, "steps_plain": 10, "batch": 4}
-    shape |= {"crop_vectors": 32, "distil_weight": 0, "heard_share": 0.5, "log_every": 10}
-    said: list[str] = []
-    made = [
-        load_network(
-            fit_codec(utterances, FitCodecOptions(path=tmp_path / "c", heard_weight=weight, **shape), said.append).path
-        )
-        for weight in (1.0, 0.0)
-    ]
-    lines = [line for line in said if line.startswith("step")]
-    assert ["heard" in line for line in lines] == [False, True, False, False]
-    assert not torch.equal(made[0].leave.weight, made[1].leave.weight)
 
 
 def test_the_first_codebook_of_a_branch_is_a_code_of_its_own() -> None:

@@ -15,10 +15,12 @@ from torch.nn import functional as F
 from schemas import Utterance
 from transforms.codec import melspec
 from transforms.codec.distil import ContentHead, Teacher
-from transforms.codec.heard import Crops, Heard, audible, hear
+from transforms.codec.heard import Crops, Drawn, Heard, audible, hear
+from transforms.codec.hifigan import Vocoder
 from transforms.codec.listen import Listener, balanced
-from transforms.codec.mel import load_network, read_header, save_network
+from transforms.codec.mel import VOCODER, load_network, read_header, save_network
 from transforms.codec.network import MelCodecNetwork
+from transforms.codec.vocoded import fit_vocoded, vocode
 from transforms.options import Options
 from transforms.schedule import warm_cosine
 
@@ -79,12 +81,18 @@ class FitCodecOptions(Options):
     inaudible_weight: float = Field(default=0.15, ge=0, le=1)
     """What the error of values counts that lie 60 dB and more under a crop's loud ones; those 30 dB under them count 1."""
     heard_weight: float = Field(default=2.0, ge=0)
-    """How strongly it is asked for that the teacher hears what is restored as the original (transforms/codec/listen.py): the norm
-    of that loss's gradient as a share of the norm of the log-mel error's own. 0 does without."""
+    """How strongly it is asked for that the teacher hears what is restored, once HiFi-GAN has made it sound, as the original
+    (transforms/codec/listen.py): the norm of that loss's gradient as a share of the norm of the log-mel error's own. 0 does
+    without, and without HiFi-GAN's weights."""
     heard_share: float = Field(default=0.5, gt=0, le=1)
     """Share of the steps, the last ones, that have that loss; on all crops it takes twice as long as all the rest."""
     heard_crops: int = Field(default=16, ge=1)
     """Crops of a step that it is taken on."""
+    vocoded_crops: int = Field(default=3000, ge=1)
+    """Crops that HiFi-GAN makes sound before those steps, a third as they are and two thirds as restored by then, so that a small
+    network learns to foretell what is heard (transforms/codec/vocoded.py). About half a second each on one core."""
+    vocoded_steps: int = Field(default=2500, ge=1)
+    """Steps of that network."""
     gain_db: float = Field(default=6.0, ge=0)
     """Crops are made louder or softer by up to this, so that the codec does not depend on how loud a recording is."""
     bfloat16: bool = False
@@ -121,17 +129,18 @@ def fit_codec(utterances: Iterable[Utterance], options: FitCodecOptions, say: Ca
     """Fit a mel codec and write it to `options.path`. On one machine the same input and options give the same bytes.
 
     Args:
-        utterances: read once, their log-mels kept in memory: 50 MB an hour. Need samples only.
+        utterances: read once. Need samples only. An hour of them is 170 MB in memory, and 115 MB more where somebody listens.
         say: told of progress.
 
     Raises:
         ValueError: no utterance, or none as long as a crop; a teacher, and no codebook left for the sound.
-        MissingWeights: the teacher is not on this machine.
+        MissingWeights: the teacher or the vocoder is not on this machine.
     """
     if options.distil_weight and options.levels < 2:
         raise ValueError("levels is 1: the first codebook is the teacher's; give 2 or more, or distil_weight=0")
     teacher = Teacher(options.distil_model, options.distil_layer) if options.distil_weight else None
-    fitted, heldout = hear(utterances, teacher, options.stack, say)
+    vocoder = Vocoder(VOCODER) if options.heard_weight else None
+    fitted, heldout = hear(utterances, teacher, options.stack, bool(options.heard_weight), say)
     crops = Crops(fitted, options.stack, options.crop_vectors)
     # Weights start from torch's global generator, which is put back as it was.
     with torch.random.fork_rng():
@@ -144,13 +153,13 @@ def fit_codec(utterances: Iterable[Utterance], options: FitCodecOptions, say: Ca
         network.deviation.copy_(frames.std(1))
     hours = frames.shape[1] * melspec.HOP / melspec.RATE_HZ / 3600
     del frames
-    listener = Listener(options.distil_model) if options.heard_weight else None
-    train(network, head, listener, crops, options, say)
+    train(network, head, vocoder, crops, options, say)
     header: dict[str, object] = {
         "data": options.data,
         "options": options.model_dump(mode="json", exclude={"path", "data", "start"}),
     }
     header |= {"teacher_sha256": teacher.sha256} if teacher else {}
+    header |= {"vocoder_sha256": vocoder.sha256} if vocoder else {}
     header |= {"start": read_header(options.start)} if options.start else {}
     save_network(network, options.path, header)
     error, content, used = measure(network.eval(), head, heldout or fitted[:50])
@@ -160,12 +169,14 @@ def fit_codec(utterances: Iterable[Utterance], options: FitCodecOptions, say: Ca
 def train(
     network: MelCodecNetwork,
     head: ContentHead | None,
-    listener: Listener | None,
+    vocoder: Vocoder | None,
     crops: Crops,
     options: FitCodecOptions,
     say: Callable[[str], None],
 ) -> None:
-    """Fit in place: first without quantiser, then codebooks from k-means, which follow the encoder from there on."""
+    """Fit in place: first without quantiser, then codebooks from k-means, which follow the encoder from there on; last, heard as
+    the vocoder sounds.
+    """
     generator = torch.Generator().manual_seed(options.seed)
     autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=options.bfloat16)
     parameters = [*network.parameters(), *(head.parameters() if head else [])]
@@ -173,14 +184,19 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, options.steps))
     network.train()
     steps_plain = 0 if options.start else options.steps_plain
+    # Nobody listens before there are codes.
+    first_heard = max(steps_plain, round((1 - options.heard_share) * options.steps)) + 1
+    listener = None
     started = time.perf_counter()
     errors: list[float] = []
     distances: list[float] = []
     unlike: list[float] = []
     for step in range(1, options.steps + 1):
-        batch, states = crops.draw(options.batch, options.gain_db, generator)
+        if vocoder and step == first_heard:
+            listener = _listener(network, vocoder, crops, options, say)
+        batch = crops.draw(options.batch, options.gain_db, generator)
         with autocast():
-            latent = network.latent(batch).float()
+            latent = network.latent(batch.mels).float()
         if step <= steps_plain:
             quantised, first = network.unquantised(latent)
             commitment = latent.new_zeros(())
@@ -189,12 +205,11 @@ def train(
             quantised, first, commitment = network.quantise(latent, keep, generator)
         with autocast():
             restored = network.restore(quantised).float()
-        listens = listener if step > (1 - options.heard_share) * options.steps else None
-        pull, unheard = _pull(restored.detach(), batch, network.deviation, listens, options)
+        pull, unheard = _pull(restored.detach(), batch, network.deviation, listener, options)
         loss = (restored * pull).sum() + options.commitment_weight * commitment
         unlike += unheard
         if head:
-            distance = head.distance(first, states)
+            distance = head.distance(first, batch.states)
             distances.append(distance.item())
             loss = loss + options.distil_weight * distance
         optimizer.zero_grad()
@@ -202,11 +217,11 @@ def train(
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
-        errors.append(float(F.l1_loss(restored.detach(), batch)))
+        errors.append(float(F.l1_loss(restored.detach(), batch.mels)))
         if step == steps_plain:
             with torch.no_grad():
-                seen, _ = crops.draw(_SEEN // options.crop_vectors, options.gain_db, generator)
-                network.initialise(network.latent(seen), generator)
+                seen = crops.draw(_SEEN // options.crop_vectors, options.gain_db, generator)
+                network.initialise(network.latent(seen.mels), generator)
         if step % options.log_every == 0:
             left = (options.steps - step) * (time.perf_counter() - started) / step / 60
             cosine = f"  content {1 - np.mean(distances):.3f}" if head else ""
@@ -217,12 +232,12 @@ def train(
 
 
 def _pull(
-    restored: Tensor, original: Tensor, deviation: Tensor, listener: Listener | None, options: FitCodecOptions
+    restored: Tensor, original: Drawn, deviation: Tensor, listener: Listener | None, options: FitCodecOptions
 ) -> tuple[Tensor, list[float]]:
     """(gradient of the losses with respect to the restored log-mels `[B, 80, M]`, the listener's distance if there is one)."""
     restored.requires_grad_()
-    difference = (restored - original) / deviation[:, None]
-    counts = options.inaudible_weight + (1 - options.inaudible_weight) * audible(original)
+    difference = (restored - original.mels) / deviation[:, None]
+    counts = options.inaudible_weight + (1 - options.inaudible_weight) * audible(original.mels)
     # Absolute error keeps edges sharp, squared error large deviations away.
     error = (counts / counts.mean() * (difference.abs() + 0.5 * difference.square())).mean()
     (pull,) = torch.autograd.grad(error, restored)
@@ -230,10 +245,24 @@ def _pull(
         return pull, []
     some = slice(options.heard_crops)
     with torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):
-        distance = listener.distance(restored[some], original[some])
+        distance = listener.distance(restored[some], original.sounds[some])
     (heard,) = torch.autograd.grad(distance, restored)
     pull[some] += options.heard_weight * balanced(heard[some], pull)
     return pull, [distance.item()]
+
+
+def _listener(
+    network: MelCodecNetwork, vocoder: Vocoder, crops: Crops, options: FitCodecOptions, say: Callable[[str], None]
+) -> Listener:
+    """One that knows what the vocoder makes of log-mels such as the network restores by now."""
+    # Its own generator: how many crops are drawn here does not change those that are fitted on.
+    generator = torch.Generator().manual_seed(options.seed + 1)
+    mels = crops.draw(options.vocoded_crops, options.gain_db, generator).mels
+    network.eval()
+    given = torch.stack([network.decode(network.encode(mel)) if i % 3 else mel for i, mel in enumerate(mels)])
+    network.train()
+    vocoded = fit_vocoded(vocode(given, vocoder, say), options.vocoded_steps, options.seed, options.bfloat16, say)
+    return Listener(options.distil_model, vocoded)
 
 
 @torch.inference_mode()
@@ -243,7 +272,7 @@ def measure(
     """(mean absolute error of log-mel, mean cosine with the teacher's states, codes in use by codebook) over whole utterances."""
     total, cosines, n_vectors = 0.0, 0.0, 0
     codes = []
-    for mel, states in heard:
+    for mel, states, _ in heard:
         # Whole codec frames.
         n = len(states) // network.pair * network.pair
         original = mel[:, : n * network.stack].float()

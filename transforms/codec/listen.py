@@ -1,51 +1,36 @@
-"""A frozen recogniser's encoder as a measure of distance between two log-mels: what it does not hear, need not be kept.
+"""A frozen recogniser's encoder as a measure of distance between two sounds: what it does not hear, need not be kept.
 
 A feature loss after Johnson et al., "Perceptual Losses for Real-Time Style Transfer" (arXiv 1603.08155), with Whisper's encoder as
-the network. Whisper's log-mel and HiFi-GAN's have the same 80 Slaney bands up to 8 kHz, one of power every 10 ms, the other of
-magnitude every 11.6 ms: so one is read off the other, and gradients reach the codec without a waveform between them.
+the network. It hears an original as it is, and a restored log-mel as the vocoder will sound it (transforms/codec/vocoded.py); so a
+codec also learns to write log-mels that suffer least from the vocoder.
 """
-
-import math
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from transforms.codec import melspec
+from transforms.codec.vocoded import VocodedMel, log_power, scaled
 from transforms.units.encoder import parameters_sha256
 from transforms.whisper_model import load_whisper
 
-_OFFSET = 0.64
-"""Whisper's log10 of power less twice HiFi-GAN's log10 of magnitude: windows of 400 and 1,024 samples. Median over speech."""
-
-_RATE_HZ = 100
-"""Of Whisper's log-mel."""
-
-
-def whisper_mel(log_mel: Tensor) -> Tensor:
-    """HiFi-GAN's log-mel `[B, 80, M]` -> Whisper's, `[B, 80, round(M * 256 / 22050 * 100)]`, nearly."""
-    n_frames = round(log_mel.shape[-1] * melspec.HOP / melspec.RATE_HZ * _RATE_HZ)
-    power = F.interpolate(log_mel * (2 / math.log(10)) + _OFFSET, size=n_frames, mode="linear")
-    loudest = power.detach().amax((1, 2), keepdim=True)
-    return (torch.maximum(power, loudest - 8.0) + 4.0) / 4.0
-
 
 class Listener:
-    """Whisper's encoder, frozen: how differently it hears two sounds."""
+    """Whisper's encoder, frozen: how differently it hears two sounds, one of them still a log-mel."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, vocoded: VocodedMel) -> None:
         """Raises MissingWeights where the model is not on this machine."""
         # Without gradients of its own weights, which nobody asks for, a step takes less time.
         self._encoder = load_whisper(model).encoder.requires_grad_(False)
+        self._vocoded = vocoded
         self.sha256 = parameters_sha256(self._encoder)
 
-    def distance(self, restored: Tensor, original: Tensor) -> Tensor:
-        """Log-mels `[B, 80, M]`, M up to 30 s -> a scalar: the mean over layers of the squared distance of their states, as a
-        share of the states' own variance.
+    def distance(self, restored: Tensor, sound: Tensor) -> Tensor:
+        """HiFi-GAN's log-mels `[B, 80, M]` and the originals' sound `[B, n_samples(M)]` at 16 kHz, up to 30 s -> a scalar: the mean
+        over layers of the squared distance of their states, as a share of the states' own variance.
         """
         with torch.no_grad():
-            wanted = self._states(whisper_mel(original))
-        heard = self._states(whisper_mel(restored))
+            wanted = self._states(scaled(log_power(sound)))
+        heard = self._states(scaled(self._vocoded(restored).float()))
         return torch.stack([(h - w).square().mean() / w.var() for h, w in zip(heard, wanted, strict=True)]).mean()
 
     def _states(self, mel: Tensor) -> list[Tensor]:

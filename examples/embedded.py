@@ -44,7 +44,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "bfloat16": True,
     },
     "sound": {"steps": 2000, "bfloat16": True},
-    "codec": {"bfloat16": True},
+    "codec": {"bfloat16": True, "vocoded_crops": 3409},
 }
 DATA = "speechocean762 train: 2,500 sentences, 2.9 h, 125 speakers (CC BY 4.0)"
 BOTH = f"{DATA}; and 860 sentences of LJSpeech (public domain) read by Kokoro-82M (Apache-2.0), 1.6 h, 28 voices"

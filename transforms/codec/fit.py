@@ -80,7 +80,7 @@ class FitCodecOptions(Options):
     """The teacher's layer whose states are learnt, as in `units.layer`."""
     inaudible_weight: float = Field(default=0.15, ge=0, le=1)
     """What the error of values counts that lie 60 dB and more under a crop's loud ones; those 30 dB under them count 1."""
-    heard_weight: float = Field(default=2.0, ge=0)
+    heard_weight: float = Field(default=8.0, ge=0)
     """How strongly it is asked for that the teacher hears what is restored, once HiFi-GAN has made it sound, as the original
     (transforms/codec/listen.py): the norm of that loss's gradient as a share of the norm of the log-mel error's own. 0 does
     without, and without HiFi-GAN's weights."""
@@ -187,13 +187,15 @@ def train(
     # Nobody listens before there are codes.
     first_heard = max(steps_plain, round((1 - options.heard_share) * options.steps)) + 1
     listener = None
-    started = time.perf_counter()
+    # The pace is that of the last lines: listening slows it down.
+    since, started = 0, time.perf_counter()
     errors: list[float] = []
     distances: list[float] = []
     unlike: list[float] = []
     for step in range(1, options.steps + 1):
         if vocoder and step == first_heard:
             listener = _listener(network, vocoder, crops, options, say)
+            since, started = step - 1, time.perf_counter()
         batch = crops.draw(options.batch, options.gain_db, generator)
         with autocast():
             latent = network.latent(batch.mels).float()
@@ -223,10 +225,11 @@ def train(
                 seen = crops.draw(_SEEN // options.crop_vectors, options.gain_db, generator)
                 network.initialise(network.latent(seen.mels), generator)
         if step % options.log_every == 0:
-            left = (options.steps - step) * (time.perf_counter() - started) / step / 60
+            left = (options.steps - step) * (time.perf_counter() - started) / (step - since) / 60
             cosine = f"  content {1 - np.mean(distances):.3f}" if head else ""
             ears = f"  heard {np.mean(unlike):.3f}" if unlike else ""
             say(f"step {step} of {options.steps}  error {np.mean(errors):.3f}{cosine}{ears}  {left:.1f} min left")
+            since, started = step, time.perf_counter()
             for figures in (errors, distances, unlike):
                 figures.clear()
 

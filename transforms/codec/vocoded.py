@@ -1,8 +1,8 @@
 """What a recogniser reads off the sound that a vocoder makes of a log-mel, foretold without making the sound.
 
-A codec that is to be understood has to be understood after the vocoder, but a vocoder is a hundred times the work of a step and of
-its gradient. A small network stands in its place while a codec is fitted: it learns from vocoded crops what their log-mel is in
-Whisper's windows, which are shorter than the vocoder's and at another rate.
+A codec has to be understood after the vocoder, but to run one in every step takes many times as long as all the rest of a fit. So a
+small network stands in its place while a codec is fitted: it learns from vocoded crops what their log-mel is in Whisper's windows,
+which are shorter than HiFi-GAN's and at another rate.
 """
 
 import math

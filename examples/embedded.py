@@ -4,8 +4,8 @@ python -m examples.embedded [--work FOLDER] [units] [codec] [taste] [align] [cha
 
 Data: speechocean762's training set (2,500 sentences, 2.9 h, 125 speakers; CC BY 4.0), in the folder beside the project; for TASTE
 also what `python -m examples.readings WORK/readings` makes first, for the codec what `python -m examples.voices WORK/voices` does.
-On two cores without a GPU: some minutes for a corpus and the units, and on one core each an hour for the codec and half an hour for
-TASTE; the aligner's phone classifier takes some 8 minutes, its head of letters 15, the overlap detector 2.
+On two cores without a GPU: some minutes for a corpus and the units, and on one core each an hour and a half for the codec and half
+an hour for TASTE; the aligner's phone classifier takes some 8 minutes, its head of letters 15, the overlap detector 2.
 """
 
 import argparse

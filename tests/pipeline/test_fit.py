@@ -169,7 +169,7 @@ def test_a_scale_of_latents_goes_into_the_card(tmp_path: Path, speech: list[Clip
 def test_a_codec_and_a_taste_tokenizer_are_written(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = ["steps=4", "steps_plain=2", "size=8", "batch=2", "log_every=2"]
+    small = ["steps=4", "steps_plain=2", "size=8", "batch=2", "log_every=2", "vocoded_crops=4", "vocoded_steps=2"]
     sets = [word for s in small for word in ("--set", s)]
     assert main(["fit", "codec", str(corpus), "--out", str(tmp_path / "codec.safetensors"), *sets]) == 0
     small = ["steps_text=1", "steps_plain=1", "steps_quantised=1", "size=8", "levels=2", "batch=2", "preset=full"]

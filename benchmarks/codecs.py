@@ -129,9 +129,9 @@ def main() -> None:
         if name.startswith(tuple(args.codec or [""])):
             own = options.backend == "mel"
             runs[name] = coded(found, options.model_copy(update={"model": args.mel}) if own else options)
+    texts = [clip.line["text"] for clip in found]
     rows = []
     for name, run in runs.items():
-        texts = [clip.line["text"] for clip in found]
         wers = [f"{word_error_rate(texts, run.heard, recogniser):.1%}" for recogniser in recognisers.values()]
         speed = [f"{seconds / s:.1f}" if s else "" for s in (run.encode_s, run.decode_s)]
         rows.append([name, run.kbit_per_s, *wers, f"{intelligibility(found, run.heard):.3f}", *speed])
